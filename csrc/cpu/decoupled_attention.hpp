@@ -1,0 +1,12 @@
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+namespace aicr {
+
+// See aicr_ext/ops/decoupled_attention.py for the arguments.
+torch::stable::Tensor decoupled_attention_cpu(torch::stable::Tensor attn, torch::stable::Tensor value,
+                                              torch::stable::Tensor weight_row,
+                                              torch::stable::Tensor weight_col);
+
+}  // namespace aicr

@@ -1,0 +1,65 @@
+// Host side of decoupled_attention on CUDA: checks, device, stream, launch. Never waits for the device.
+#include "cuda/decoupled_attention.hpp"
+
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/ops.h>
+
+#include "cuda/decoupled_attention.cuh"
+#include "host/cuda_stream.hpp"
+#include "host/decoupled_attention_check.hpp"
+#include "host/layout.hpp"
+
+namespace aicr {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+namespace {
+
+FeatureType feature_type(ScalarType type) {
+  switch (type) {
+    case ScalarType::Float:
+      return FeatureType::kFloat32;
+    case ScalarType::BFloat16:
+      return FeatureType::kBFloat16;
+    case ScalarType::Half:
+      return FeatureType::kFloat16;
+    default:
+      STD_TORCH_CHECK(false, "decoupled_attention: attn must be float32, bfloat16 or float16 on CUDA, got ",
+                      type);
+  }
+}
+
+}  // namespace
+
+Tensor decoupled_attention_cuda(Tensor attn, Tensor value, Tensor weight_row, Tensor weight_col) {
+  check_decoupled_attention(attn, value, weight_row, weight_col);
+  const FeatureType type = feature_type(attn.scalar_type());
+  const torch::stable::accelerator::DeviceGuard guard(attn.get_device_index());
+  const bool channels_last = prefers_channels_last(attn);
+  const Tensor dense_attn = in_layout(attn, channels_last), dense_value = in_layout(value, channels_last);
+  const Tensor row = torch::stable::contiguous(weight_row), col = torch::stable::contiguous(weight_col);
+  Tensor out = torch::stable::empty_like(dense_attn);
+
+  DecoupledAttentionCuda arguments{};
+  arguments.attn = dense_attn.const_data_ptr();
+  arguments.value = dense_value.const_data_ptr();
+  arguments.out = out.mutable_data_ptr();
+  arguments.weight_row = row.const_data_ptr();
+  arguments.weight_col = col.const_data_ptr();
+  arguments.weight_row_is_float32 = row.scalar_type() == ScalarType::Float;
+  arguments.weight_col_is_float32 = col.scalar_type() == ScalarType::Float;
+  arguments.batch = attn.size(0);
+  arguments.channels = attn.size(1);
+  arguments.height = attn.size(2);
+  arguments.width = attn.size(3);
+  arguments.taps = static_cast<int>(weight_row.size(3));
+  arguments.channels_last = channels_last;
+  arguments.type = type;
+  const cudaError_t error =
+      launch_decoupled_attention(arguments, current_cuda_stream(attn.get_device_index()));
+  STD_TORCH_CHECK(error == cudaSuccess, "decoupled_attention: ", cudaGetErrorString(error));
+  return out;
+}
+
+}  // namespace aicr

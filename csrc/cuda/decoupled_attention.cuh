@@ -1,0 +1,30 @@
+// The launch interface of decoupled_attention on CUDA. No torch here; decoupled_attention.cpp calls it.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace aicr {
+
+enum class FeatureType { kFloat32, kBFloat16, kFloat16 };
+
+// Dense tensors of batch x channels x height x width, in memory channel-minor (channels_last) or as planes.
+struct DecoupledAttentionCuda {
+  const void* attn;
+  const void* value;
+  void* out;
+  const void* weight_row;  // [channels][taps], float32 or of the feature type
+  const void* weight_col;
+  bool weight_row_is_float32, weight_col_is_float32;
+  int64_t batch, channels, height, width;
+  int taps;  // K: 3, 5 or 7
+  bool channels_last;
+  FeatureType type;
+};
+
+// Queues the kernel on the stream; cudaErrorInvalidConfiguration if the shape needs more than 2^31 - 1
+// blocks.
+cudaError_t launch_decoupled_attention(const DecoupledAttentionCuda& arguments, cudaStream_t stream);
+
+}  // namespace aicr
