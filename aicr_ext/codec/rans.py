@@ -1,0 +1,190 @@
+"""The entropy coder: integer symbols to bytes and back, with one frequency table chosen per symbol.
+
+An interleaved rANS coder whose tables are integers, so that a stream decodes to the same symbols on every
+machine. ``docs/bitstream.md`` describes the bytes; :mod:`aicr_ext.codec.rans_reference` decodes them in plain
+Python.
+
+>>> import numpy as np
+>>> from aicr_ext.codec.rans import Decoder, Encoder, TableSet
+>>> tables = TableSet(np.array([[4096, 8192, 4000, 96]], np.int32), [4], [-1], [0])  # -1, 0, 1 and the escape
+>>> symbols, index = np.array([0, 1, -1, 0, 300], np.int16), np.zeros(5, np.uint8)
+>>> encoder = Encoder()
+>>> encoder.push(symbols, index, tables)
+>>> decoder = Decoder(encoder.finish())
+>>> decoder.pop(index, tables)
+array([  0,   1,  -1,   0, 300], dtype=int16)
+>>> decoder.finish()
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+from .._native import require_C
+
+__all__ = ["MAX_ENTRIES", "MAX_TABLES", "PROBABILITY_BITS", "Decoder", "Encoder", "TableSet"]
+
+PROBABILITY_BITS = 14
+"""The frequencies of a table sum to ``2 ** PROBABILITY_BITS``."""
+MAX_ENTRIES = 64
+"""Most entries of one table, the escape included."""
+MAX_TABLES = 256
+"""Most tables of one set: an index is one byte."""
+
+
+def _integers(value: npt.ArrayLike, name: str, dtype: type, ndim: int) -> np.ndarray:
+    """``value`` as a contiguous array of ``dtype``, if it holds integers that fit."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu" or array.ndim != ndim:
+        raise ValueError(
+            f"{name} must be an integer array with {ndim} dimension(s), got {array.dtype} of shape {array.shape}"
+        )
+    limits = np.iinfo(dtype)
+    if array.size and (array.min() < limits.min or array.max() > limits.max):
+        raise ValueError(f"{name} must fit {np.dtype(dtype)}, got values {array.min()} to {array.max()}")
+    return np.array(array, dtype=dtype, order="C")
+
+
+def _vector(value: np.ndarray, name: str, dtype: type) -> np.ndarray:
+    """``value`` unchanged, if it is a contiguous one-dimensional array of ``dtype``."""
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"{name} must be a NumPy array of {np.dtype(dtype)}, got {type(value).__name__}")
+    if value.dtype != dtype or value.ndim != 1 or not value.flags.c_contiguous:
+        order = "contiguous" if value.flags.c_contiguous else "not contiguous"
+        raise ValueError(
+            f"{name} must be a contiguous one-dimensional array of {np.dtype(dtype)}, "
+            f"got {value.dtype} of shape {value.shape}, {order}"
+        )
+    return value
+
+
+class TableSet:
+    """Up to 256 frequency tables.
+
+    Args:
+        frequencies: ``[T, A]`` integers, A ≤ 64. Row t uses its first ``sizes[t]`` entries: each at least 1,
+            their sum 16384. The last of them is the escape; entry k before it stands for the quotient
+            ``offsets[t] + k``.
+        sizes: ``[T]``, 2 … A, or 0 for a *skip table*: a symbol with that index is 0 and costs nothing.
+        offsets: ``[T]``, the quotient of entry 0, such that all entries fit int16.
+        shifts: ``[T]``, 0 … 12: the number b of low bits that are written as they are. The quotient of a
+            symbol x is ``(x + (1 << (b - 1))) >> b`` if b > 0, else x.
+
+    A quotient outside the table takes the escape entry and a self-delimiting code in a section of its own, so
+    every int16 symbol can be coded with every table except a skip table. Offset and shift of a skip table are
+    ignored.
+
+    The arrays are kept, read-only, as attributes of the same names.
+
+    Raises:
+        ValueError: an array has the wrong shape or type, or a row breaks a rule above.
+        NativeLibraryError: the native coder is not built.
+    """
+
+    def __init__(
+        self,
+        frequencies: npt.ArrayLike,
+        sizes: npt.ArrayLike,
+        offsets: npt.ArrayLike,
+        shifts: npt.ArrayLike,
+    ) -> None:
+        self.frequencies = _integers(frequencies, "frequencies", np.int32, 2)
+        self.sizes = _integers(sizes, "sizes", np.int32, 1)
+        self.offsets = _integers(offsets, "offsets", np.int32, 1)
+        self.shifts = _integers(shifts, "shifts", np.uint8, 1)
+        self._native = require_C().RansTables(self.frequencies, self.sizes, self.offsets, self.shifts)
+        for array in (self.frequencies, self.sizes, self.offsets, self.shifts):
+            array.flags.writeable = False
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def digest(self) -> bytes:
+        """SHA-256 of the tables: of the shape of ``frequencies`` and the four arrays, all as little-endian
+        int32.
+
+        Two sets with one digest code alike. Entries past a row's size count too, so keep them 0.
+        """
+        sha = hashlib.sha256()
+        for array in (self.frequencies.shape, self.frequencies, self.sizes, self.offsets, self.shifts):
+            sha.update(np.asarray(array).astype("<i4").tobytes())
+        return sha.digest()
+
+
+class Encoder:
+    """Codes segments of symbols into one stream.
+
+    Args:
+        lanes: 8 or 32 interleaved coders; ``None`` takes 8 for less than 32 KiB of words and 32 otherwise. What a
+            stream costs beside its payload is about 33 bytes with 8 lanes and 105 with 32.
+
+    One encoder serves one thread at a time. Symbols are copied.
+    """
+
+    def __init__(self, lanes: int | None = None) -> None:
+        self._native = require_C().RansEncoder(0 if lanes is None else lanes)
+
+    def push(self, symbols: np.ndarray, index: np.ndarray, tables: TableSet) -> None:
+        """Append a segment, in the order in which it will be decoded.
+
+        Args:
+            symbols: ``[n]`` int16, any values; 0 where the table is a skip table.
+            index: ``[n]`` uint8, the table of each symbol.
+            tables: may differ from segment to segment.
+
+        Raises:
+            ValueError: wrong type or length, an index without a table, a symbol other than 0 on a skip table.
+                The encoder is then as it was before the call.
+        """
+        _vector(symbols, "symbols", np.int16)
+        _vector(index, "index", np.uint8)
+        if len(symbols) != len(index):
+            raise ValueError(f"symbols and index must have one length, got {len(symbols)} and {len(index)}")
+        self._native.push(symbols, index, tables._native)
+
+    def finish(self) -> bytes:
+        """The stream of everything pushed so far. The same pushes always give the same bytes."""
+        return self._native.finish()
+
+
+class Decoder:
+    """Decodes a stream segment by segment, in the order and sizes in which it was pushed.
+
+    Args:
+        data: the bytes of :meth:`Encoder.finish`, and no more. They are copied.
+
+    Raises:
+        FormatError: a header field holds a value no encoder writes.
+        TruncatedError: the sections the header names do not fill the data exactly.
+
+    One decoder serves one thread at a time.
+    """
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self._native = require_C().RansDecoder(memoryview(data).cast("B"))
+
+    def pop(self, index: np.ndarray, tables: TableSet) -> np.ndarray:
+        """Decode the next segment: ``[n]`` uint8 table indices in, ``[n]`` int16 symbols out.
+
+        The symbols of a damaged stream are meaningless until :meth:`finish` has passed.
+
+        Raises:
+            ValueError: ``index`` has the wrong type, or names a table that is not there.
+            TruncatedError: the stream ends before the segment does.
+            FormatError: an escape or symbol that no encoder writes, or a stream that has failed before.
+        """
+        return self._native.pop(_vector(index, "index", np.uint8), tables._native)
+
+    def finish(self) -> None:
+        """Check that the stream ends where the last segment did and that its symbols are those that were
+        pushed.
+
+        Raises:
+            TruncatedError: something is left over.
+            ChecksumError: a lane is not back in its first state, or the CRC-32C of all symbols is another.
+            FormatError: a :meth:`pop` has failed before.
+        """
+        self._native.finish()

@@ -1,0 +1,77 @@
+"""Timing and tables shared by the benchmarks."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+__all__ = ["measure", "measure_together", "print_table", "write_csv"]
+
+
+def measure(call: Callable[[], object], seconds: float = 0.3, device: str = "cpu") -> float:
+    """Median duration of ``call`` in seconds, over at least 5 and at most 1000 runs after one to warm up."""
+    return measure_together([call], seconds, device)[0]
+
+
+def measure_together(calls: Sequence[Callable[[], object]], seconds: float = 0.3, device: str = "cpu") -> list[float]:
+    """Median duration of each call in seconds. They take turns, so that a busy machine slows all of them alike.
+
+    Args:
+        calls: what to measure; each runs at least 5 and at most 1000 times after one run to warm up.
+        seconds: time to spend on each.
+        device: ``"cuda"`` waits for the device after every call.
+    """
+
+    def run(call: Callable[[], object]) -> None:
+        call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    for call in calls:
+        run(call)
+    durations: list[list[float]] = [[] for _ in calls]
+    end = time.perf_counter() + seconds * len(calls)
+    while len(durations[0]) < 5 or (time.perf_counter() < end and len(durations[0]) < 1000):
+        for call, measured in zip(calls, durations, strict=True):
+            start = time.perf_counter()
+            run(call)
+            measured.append(time.perf_counter() - start)
+    return [statistics.median(measured) for measured in durations]
+
+
+def print_table(rows: Sequence[dict[str, object]]) -> None:
+    """Rows with the same keys as one Markdown table; numbers to the right."""
+    names = list(rows[0])
+    cells = [[_text(row[name]) for name in names] for row in rows]
+    widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
+    right = [not isinstance(rows[0][name], str) for name in names]
+
+    def line(texts: Sequence[str]) -> str:
+        padded = (t.rjust(w) if r else t.ljust(w) for t, w, r in zip(texts, widths, right, strict=True))
+        return "| " + " | ".join(padded) + " |"
+
+    print(line(names))
+    print("|" + "|".join("-" * (w + 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True)) + "|")
+    for texts in cells:
+        print(line(texts))
+
+
+def write_csv(path: str | Path, rows: Sequence[dict[str, object]]) -> None:
+    """Rows with the same keys, with a header line."""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _text(value: object) -> str:
+    return (
+        f"{value:.3g}"
+        if isinstance(value, float) and abs(value) < 100
+        else (f"{value:.0f}" if isinstance(value, float) else str(value))
+    )
