@@ -1,0 +1,1 @@
+"""The network: configuration, blocks, transforms, entropy model, and the whole of them in :mod:`.aicr`."""

@@ -1,0 +1,117 @@
+"""The whole network: analysis, entropy model with the two-step spatial prior, synthesis."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aicr_ext.model.config import ModelConfig, get_config
+from aicr_ext.model.entropy import (
+    FactorizedPrior,
+    HyperDecoder,
+    HyperEncoder,
+    PriorFusion,
+    SpatialPrior,
+    gaussian_bits,
+)
+from aicr_ext.model.transforms import Analysis, Synthesis
+
+__all__ = ["AICR", "Output", "checkerboard"]
+
+
+class Output(NamedTuple):
+    """What a training step sees: the picture (B, 3, H, W) and the bits per pixel (B,) of y and z."""
+
+    picture: Tensor
+    y_bpp: Tensor
+    z_bpp: Tensor
+
+
+def checkerboard(channels: int, height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Bool (1, channels, height, width): where the first step codes.
+
+    The first half of the channels on the cells whose row and column sum is even, the second half on the others.
+    """
+    rows = torch.arange(height, device=device)[:, None]
+    cols = torch.arange(width, device=device)[None]
+    even = (rows + cols) % 2 == 0
+    return torch.cat([even.expand(channels // 2, -1, -1), ~even.expand(channels // 2, -1, -1)])[None]
+
+
+def round_ste(x: Tensor) -> Tensor:
+    """Rounds to nearest; the gradient passes as if it did not."""
+    return x + (torch.round(x) - x).detach()
+
+
+class AICR(nn.Module):
+    """All-in-one image compression and restoration (WACV 2025).
+
+    Pictures are RGB in [0, 1], (B, 3, H, W), with sides that are multiples of 16; quality is (B,) in 0..63.
+    """
+
+    def __init__(self, config: ModelConfig | str) -> None:
+        super().__init__()
+        self.config = get_config(config) if isinstance(config, str) else config
+        self.analysis = Analysis(self.config)
+        self.synthesis = Synthesis(self.config)
+        self.hyper_encoder = HyperEncoder(self.config)
+        self.hyper_decoder = HyperDecoder(self.config)
+        self.prior_fusion = PriorFusion(self.config)
+        self.spatial_prior = SpatialPrior(self.config)
+        self.hyper_prior = FactorizedPrior(self.config.hyper)
+
+    def hyper_analysis(self, y: Tensor) -> Tensor:
+        """z before rounding, (B, Z, ceil(h/4), ceil(w/4)), of y (B, N, h, w)."""
+        h, w = y.shape[2:]
+        if h % 4 or w % 4:
+            y = F.pad(y, (0, -w % 4, 0, -h % 4), mode="replicate")
+        return self.hyper_encoder(self.companded(y)).float()
+
+    def first_parameters(self, z_hat: Tensor, height: int, width: int) -> Tensor:
+        """Parameters (B, 2N or 3N, h, w) that the first step is coded with, from the rounded z."""
+        return self.prior_fusion(self.hyper_decoder(z_hat))[:, :, :height, :width].float()
+
+    def second_parameters(self, y_first: Tensor, parameters: Tensor) -> Tensor:
+        """Log scale and mean (B, 2N, h, w) of the second step, from the first step's decoded values (0 elsewhere)."""
+        return self.spatial_prior(torch.cat([self.companded(y_first), parameters], 1)).float()
+
+    def companded(self, y: Tensor) -> Tensor:
+        """What the entropy networks see of a latent: asinh(y) beside a linear shortcut, whose range is wide."""
+        return torch.asinh(y) if self.config.linear_shortcut else y
+
+    def split_parameters(self, parameters: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        """First-step parameters as (quant step or None, log scale, mean)."""
+        if not self.config.quant_step:
+            return None, *parameters.chunk(2, 1)
+        step, log_scale, mean = parameters.chunk(3, 1)
+        return step.clamp_min(0.5), log_scale, mean
+
+    def forward(self, x: Tensor, quality: Tensor) -> Output:
+        """The relaxed codec of training: noise for the rate, straight-through rounding for the picture."""
+        y = self.analysis(x, quality)
+        h, w = y.shape[2:]
+        z = self.hyper_analysis(y)
+        noisy_z = z + torch.rand_like(z) - 0.5 if self.training else torch.round(z)
+        parameters = self.first_parameters(round_ste(z), h, w)
+        step, log_scale, mean = self.split_parameters(parameters)
+        if step is not None:
+            y = y / step
+        first = checkerboard(y.shape[1], h, w, y.device)
+        y_first = (round_ste(y - mean) + mean) * first
+        log_scale_2, mean_2 = self.second_parameters(y_first, parameters).chunk(2, 1)
+        log_scale = torch.where(first, log_scale, log_scale_2)
+        mean = torch.where(first, mean, mean_2)
+        residual = y - mean
+        noisy = residual + torch.rand_like(residual) - 0.5 if self.training else torch.round(residual)
+        y_hat = round_ste(residual) + mean
+        if step is not None:
+            y_hat = y_hat * step
+        pixels = x.shape[2] * x.shape[3]
+        return Output(
+            self.synthesis(y_hat, quality),
+            gaussian_bits(noisy, log_scale).sum((1, 2, 3)) / pixels,
+            self.hyper_prior.bits(noisy_z).sum((1, 2, 3)) / pixels,
+        )

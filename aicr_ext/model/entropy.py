@@ -1,0 +1,185 @@
+"""The entropy model: hyperprior and dual spatial prior, and the likelihoods that training needs.
+
+Only convolutions, leaky ReLUs, products and sums are used between the decoded hyper latent and the scale level
+and mean of a latent symbol, so that this path can run in integers without being trained anew.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aicr_ext.model.config import ModelConfig
+
+__all__ = [
+    "LOG_SCALE_MAX",
+    "LOG_SCALE_MIN",
+    "SCALE_LEVELS",
+    "FactorizedPrior",
+    "HyperDecoder",
+    "HyperEncoder",
+    "PriorFusion",
+    "SpatialPrior",
+    "gaussian_bits",
+    "scale_level",
+]
+
+#: Standard deviations are coded as one of this many log-spaced levels.
+SCALE_LEVELS = 128
+LOG_SCALE_MIN = math.log(0.11)
+LOG_SCALE_MAX = math.log(64.0)
+_LEVELS_PER_UNIT = (SCALE_LEVELS - 1) / (LOG_SCALE_MAX - LOG_SCALE_MIN)
+
+
+def scale_level(log_scale: Tensor) -> Tensor:
+    """The nearest of the 128 levels of a log standard deviation, uint8."""
+    level = torch.round((log_scale - LOG_SCALE_MIN) * _LEVELS_PER_UNIT)
+    return level.clamp(0, SCALE_LEVELS - 1).to(torch.uint8)
+
+
+def gaussian_bits(residual: Tensor, log_scale: Tensor) -> Tensor:
+    """Bits of a unit-wide interval around ``residual`` under a zero-mean Gaussian; elementwise, float32."""
+    inverse = torch.exp(-log_scale.float().clamp(LOG_SCALE_MIN, LOG_SCALE_MAX)) * math.sqrt(0.5)
+    magnitude = residual.float().abs()
+    mass = 0.5 * (torch.erfc((magnitude - 0.5) * inverse) - torch.erfc((magnitude + 0.5) * inverse))
+    return -torch.log2(mass.clamp_min(1e-6))
+
+
+class DepthConv(nn.Module):
+    """1x1, leaky ReLU, depthwise 3x3, 1x1, plus a skip (a 1x1 where the width changes)."""
+
+    def __init__(self, cin: int, cout: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(cin, cin, 1)
+        self.dwconv = nn.Conv2d(cin, cin, 3, padding=1, groups=cin)
+        self.conv_out = nn.Conv2d(cin, cout, 1)
+        self.skip = nn.Conv2d(cin, cout, 1) if cin != cout else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv_out(self.dwconv(F.leaky_relu(self.conv_in(x), 0.01))) + self.skip(x)
+
+
+class FeedForwardAdd(nn.Module):
+    """1x1 to two halves, leaky ReLUs of slope .1 and .01, their sum, 1x1 back, plus the input."""
+
+    def __init__(self, channels: int, expansion: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(channels, 2 * expansion * channels, 1)
+        self.conv_out = nn.Conv2d(expansion * channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.conv_in(x).chunk(2, 1)
+        return x + self.conv_out(F.leaky_relu(a, 0.1) + F.leaky_relu(b, 0.01))
+
+
+class FeedForwardGate(FeedForwardAdd):
+    """As :class:`FeedForwardAdd`, with the first half times the leaky ReLU of the second."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.conv_in(x).chunk(2, 1)
+        return x + self.conv_out(a * F.leaky_relu(b, 0.1))
+
+
+class ResidualUpsample(nn.Module):
+    """Twice the resolution: 1x1 and pixel shuffle, leaky ReLU, 3x3, leaky ReLU, plus a shuffled 1x1 skip."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv_up = nn.Conv2d(channels, 4 * channels, 1)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.skip = nn.Conv2d(channels, 4 * channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.leaky_relu(F.pixel_shuffle(self.conv_up(x), 2), 0.01)
+        return F.leaky_relu(self.conv(h), 0.1) + F.pixel_shuffle(self.skip(x), 2)
+
+
+class HyperEncoder(nn.Sequential):
+    """y (B, N, h, w), sides multiples of 4, to z (B, Z, h/4, w/4)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        n, z = config.latent, config.hyper
+        super().__init__(
+            DepthConv(n, z),
+            FeedForwardAdd(z, config.prior_expansion),
+            nn.Conv2d(z, z, 3, stride=2, padding=1),
+            nn.LeakyReLU(0.01),
+            nn.Conv2d(z, z, 3, stride=2, padding=1),
+        )
+
+
+class HyperDecoder(nn.Sequential):
+    """Rounded z (B, Z, h/4, w/4) to features (B, N, h, w)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        n, z = config.latent, config.hyper
+        super().__init__(
+            ResidualUpsample(z),
+            ResidualUpsample(z),
+            DepthConv(z, n),
+            FeedForwardAdd(n, config.prior_expansion),
+        )
+
+
+def _prior(widths: list[int], feed_forward: type[FeedForwardAdd], expansion: int) -> list[nn.Module]:
+    return [
+        nn.Sequential(DepthConv(cin, cout), feed_forward(cout, expansion)) for cin, cout in itertools.pairwise(widths)
+    ]
+
+
+class PriorFusion(nn.Sequential):
+    """Hyper features to the parameters of the first step: (quant step,) log scale and mean, N channels each."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        widths = [config.latent, *(int(m * config.latent) for m in config.fusion)]
+        super().__init__(*_prior(widths, FeedForwardAdd, config.prior_expansion))
+
+
+class SpatialPrior(nn.Sequential):
+    """First-step symbols and parameters to the log scale and mean of the second step, N channels each."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        entry = 4 if config.quant_step else 3
+        widths = [int(m * config.latent) for m in (entry, *config.context)]
+        super().__init__(*_prior(widths, FeedForwardGate, config.prior_expansion))
+
+
+class FactorizedPrior(nn.Module):
+    """A learned monotone distribution function per channel (four layers, softplus and tanh; Ballé et al. 2018).
+
+    The buffers ``table_*`` hold the coder's integer tables, made once when weights are exported.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.slopes = nn.Parameter(torch.randn(4, channels) * 0.01)
+        self.offsets = nn.Parameter(torch.randn(4, channels) * 0.01)
+        self.gates = nn.Parameter(torch.randn(3, channels) * 0.01)
+        self.register_buffer("table_frequencies", torch.zeros(channels, 64, dtype=torch.int16))
+        for name in ("table_sizes", "table_offsets", "table_shifts"):
+            self.register_buffer(name, torch.zeros(channels, dtype=torch.int16))
+
+    def set_tables(self, *arrays: np.ndarray) -> None:
+        """Stores the coder's integer tables (frequencies, sizes, offsets, shifts) beside the weights they are of."""
+        names = ("table_frequencies", "table_sizes", "table_offsets", "table_shifts")
+        for name, array in zip(names, arrays, strict=True):
+            getattr(self, name).copy_(torch.from_numpy(array.astype("int16")))
+
+    def cdf(self, x: Tensor) -> Tensor:
+        """(B, C, ...) values to their cumulative probability; the channel is dimension 1."""
+        shape = (1, -1, *(1,) * (x.dim() - 2))
+        for i in range(4):
+            x = x * F.softplus(self.slopes[i]).view(shape) + self.offsets[i].view(shape)
+            if i < 3:
+                x = x + torch.tanh(x) * torch.tanh(self.gates[i]).view(shape)
+        return torch.sigmoid(x)
+
+    def bits(self, z: Tensor) -> Tensor:
+        """Bits of a unit-wide interval around each value, elementwise; float32."""
+        z = z.float()
+        return -torch.log2((self.cdf(z + 0.5) - self.cdf(z - 0.5)).clamp_min(1e-6))

@@ -1,0 +1,177 @@
+"""The network: sizes, the two coding steps, strips, and what training relies on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from aicr_ext.codec.checkpoint import untrained
+from aicr_ext.model.aicr import AICR, checkerboard
+from aicr_ext.model.config import CONFIGS, get_config
+from aicr_ext.model.entropy import (
+    LOG_SCALE_MAX,
+    LOG_SCALE_MIN,
+    FactorizedPrior,
+    gaussian_bits,
+    scale_level,
+)
+from aicr_ext.model.layers import ChannelAttention
+from aicr_ext.model.transforms import RateScale
+from aicr_ext.ops import blocks
+
+
+def parameters(name: str) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in AICR(name).parameters())
+
+
+def convolution_macs(name: str, side: int = 256) -> int:
+    """Multiply-adds of all convolutions; the attention's output projection counts as the 1x1 it is in the paper,
+    though the network folds it into the product with the attention map."""
+    projections = 0
+
+    def count(module: ChannelAttention, args: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        nonlocal projections
+        projections += args[0].numel() * args[0].shape[1]
+
+    with torch.device("meta"):
+        model, x = AICR(name).eval(), torch.empty(1, 3, side, side)
+        for module in model.modules():
+            if isinstance(module, ChannelAttention):
+                module.register_forward_hook(count)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(x, torch.tensor([32]))
+    flops = {str(kind): n for kind, n in counter.get_flop_counts()["Global"].items()}
+    kinds = ("aten.convolution", "aicr_ext.decoupled_attention")
+    return sum(flops.get(kind, 0) for kind in kinds) // 2 + projections
+
+
+def test_aicr_s_has_the_published_size():
+    assert f"{parameters('aicr-s') / 1e6:.2f}" == "38.39"
+    assert f"{convolution_macs('aicr-s') / 1e9:.1f}" == "37.3"
+
+
+def test_aicr_l_and_t_have_their_documented_sizes():
+    assert f"{parameters('aicr-l') / 1e6:.1f}" == "66.8"
+    assert f"{convolution_macs('aicr-l') / 1e9:.1f}" == "77.7"
+    assert f"{parameters('aicr-t') / 1e6:.2f}" == "7.80"
+
+
+def test_configuration_survives_its_dictionary():
+    for config in CONFIGS.values():
+        assert type(config).from_dict(config.to_dict()) == config
+    assert len({c.wire_id for c in CONFIGS.values()}) == len(CONFIGS)
+
+
+def test_unknown_model_is_named():
+    with pytest.raises(ValueError, match=r"unknown model 'aicr-x'.*aicr-t"):
+        get_config("aicr-x")
+
+
+def test_checkerboard_codes_every_place_once_in_two_steps():
+    first = checkerboard(4, 3, 5)
+    assert first.shape == (1, 4, 3, 5)
+    assert first[0, 0, :2, :2].tolist() == [[True, False], [False, True]]
+    assert torch.equal(first[0, 0], ~first[0, 2])
+
+
+def test_scale_levels_are_the_nearest_of_128():
+    logs = torch.linspace(LOG_SCALE_MIN, LOG_SCALE_MAX, 128)
+    assert torch.equal(scale_level(logs), torch.arange(128, dtype=torch.uint8))
+    half = (logs[1] - logs[0]) / 2
+    assert torch.equal(scale_level(logs[:-1] + 0.98 * half), torch.arange(127, dtype=torch.uint8))
+    assert scale_level(torch.tensor([-9.0, 9.0])).tolist() == [0, 127]
+
+
+def test_gaussian_bits_sum_to_a_distribution():
+    values = torch.arange(-60.0, 61.0)
+    for log_scale in (-1.0, 0.0, 1.0, 2.0):
+        mass = torch.exp2(-gaussian_bits(values, torch.tensor(log_scale)))
+        assert abs(float(mass.sum()) - 1) < 2e-4
+
+
+def test_factorized_prior_is_a_distribution():
+    torch.manual_seed(0)
+    prior = FactorizedPrior(3)
+    x = torch.linspace(-40, 40, 200).expand(1, 3, -1)
+    cdf = prior.cdf(x)
+    assert (cdf.diff(dim=2) >= 0).all()
+    assert (cdf[..., 0] < 1e-3).all()
+    assert (cdf[..., -1] > 1 - 1e-3).all()
+
+
+@pytest.mark.parametrize("channelwise", [True, False])
+def test_rate_scale_is_geometric_between_its_ends(channelwise):
+    scale = RateScale(4, (0.5, 8.0), channelwise)
+    values = scale(torch.tensor([0, 21, 42, 63]))[:, 0, 0, 0]
+    torch.testing.assert_close(values, 0.5 * 16 ** (torch.arange(4.0) / 3))
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_forward_has_finite_gradients_everywhere(name):
+    torch.manual_seed(0)
+    model = untrained(name).requires_grad_(True).train()
+    x = torch.rand(2, 3, 64, 64)
+    out = model(x, torch.tensor([0, 63]))
+    assert out.picture.shape == x.shape
+    assert out.y_bpp.shape == out.z_bpp.shape == (2,)
+    (out.y_bpp.sum() + out.z_bpp.sum() + out.picture.square().sum()).backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 37, 41), (2, 32, 70, 9), (1, 32, 1, 50), (1, 32, 33, 1)])
+def test_strips_equal_the_whole_map(shape, monkeypatch):
+    """Strips differ from the whole only by the order of float additions."""
+    torch.manual_seed(1)
+    block = untrained("aicr-s").analysis.stages[0][0].to(memory_format=torch.channels_last)
+    for module in block.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.bias is not None:
+            module.bias.normal_()  # padding must be of the convolution's input, not of the strip
+    x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+    whole = block.double()(x.double())
+    block.float()
+    plain = block(x)
+    monkeypatch.setattr(blocks, "STRIP_VALUES", 1)
+    stripped = block(x)
+    assert stripped.is_contiguous(memory_format=torch.channels_last)
+    error = (plain - whole).abs().max()
+    assert (stripped - whole).abs().max() <= 2 * error + 1e-6
+
+
+def test_strips_are_taken_without_gradients_only(monkeypatch):
+    monkeypatch.setattr(blocks, "STRIP_VALUES", 1)
+    x = torch.rand(1, 4, 40, 8)
+    assert len(list(blocks.strips(x, 8, 1))) == 1
+    with torch.no_grad():
+        parts = list(blocks.strips(x, 8, 1))
+    assert len(parts) == 5
+    rows = torch.cat([block[:, :, keep] for block, keep, _ in parts], 2)
+    assert torch.equal(rows, x)
+
+
+def test_layer_norm_does_not_subtract_the_mean():
+    x = torch.randn(1, 8, 3, 3) + 5
+    weight = torch.rand(8)
+    expected = x / (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt() * weight[:, None, None]
+    torch.testing.assert_close(blocks.layer_norm2d(x, weight), expected)
+
+
+def test_channel_attention_matches_the_unfolded_definition():
+    """Normalise queries and keys, softmax, A v, project: the equations in their printed order, in double."""
+    torch.manual_seed(2)
+    b, c, h, w, groups = 2, 8, 5, 6, 2
+    x = torch.randn(b, c, h, w, dtype=torch.float64)
+    norm, qkv = torch.rand(c).double(), torch.randn(3 * c, c, 1, 1).double()
+    depthwise, temperature = torch.randn(3 * c, 1, 3, 3).double(), torch.tensor([0.7, 1.9]).double()
+    out = torch.randn(c, c, 1, 1).double()
+    t = torch.nn.functional.conv2d(blocks.layer_norm2d(x, norm), qkv)
+    t = torch.nn.functional.conv2d(t, depthwise, padding=1, groups=3 * c)
+    q, k, v = t.reshape(b, 3, groups, c // groups, h * w).unbind(1)
+    q, k = torch.nn.functional.normalize(q, dim=-1), torch.nn.functional.normalize(k, dim=-1)
+    attention = (q @ k.transpose(-1, -2) * temperature[:, None, None]).softmax(-1)
+    expected = x + torch.nn.functional.conv2d((attention @ v).reshape(b, c, h, w), out)
+    got = blocks.channel_attention(x, norm, qkv, depthwise, temperature, out, groups=groups)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
