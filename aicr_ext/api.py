@@ -1,0 +1,89 @@
+"""The functions most programs need: a picture to bytes, bytes to a picture."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aicr_ext.codec import container
+from aicr_ext.codec.codec import Codec, as_batch, as_bytes, check_quality
+
+__all__ = ["compress", "decompress"]
+
+
+@lru_cache(maxsize=2)
+def _codec(model: str, device: str) -> Codec:
+    return Codec(model, device)
+
+
+def compress(
+    image: Tensor | np.ndarray,
+    *,
+    quality: int = 32,
+    model: str | Path = "aicr-t",
+    device: str | torch.device | None = None,
+) -> bytes | list[bytes]:
+    """Compresses a picture to the bytes of a file.
+
+    Args:
+        image: torch tensor (3, H, W) or (B, 3, H, W), floating point in [0, 1] or uint8, on any device; NumPy array
+            (H, W, 3) uint8; or a PIL image of mode RGB or L. RGB, any size from 1x1; nothing need be padded.
+        quality: 0 (smallest) to 63 (best); one set of weights serves all.
+        model: a shipped model's name or the path of a weight file.
+        device: where the networks run; default the image's device for a tensor, else the CPU.
+
+    Returns:
+        The file's bytes; a list of them for a batch. A picture's bytes do not depend on the batch it came in.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or range; the message says what is accepted.
+
+    >>> import numpy as np, aicr_ext
+    >>> picture = np.full((48, 64, 3), 127, np.uint8)
+    >>> len(aicr_ext.compress(picture)) < picture.nbytes
+    True
+    """
+    check_quality(quality)
+    as_batch(image)
+    if device is None:
+        device = image.device if isinstance(image, Tensor) else "cpu"
+    return _codec(str(model), str(device)).compress(image, quality=quality)
+
+
+def decompress(
+    data: bytes | bytearray | memoryview | list[bytes],
+    *,
+    device: str | torch.device | None = None,
+    max_pixels: int = container.MAX_PIXELS,
+    model: str | Path | None = None,
+) -> Tensor | list[Tensor]:
+    """Decodes the bytes of a file to a picture.
+
+    Args:
+        data: what :func:`compress` returned or a file held; a list gives a list.
+        device: where the networks run and the picture is returned; default the CPU.
+        max_pixels: refuse larger pictures before anything is allocated.
+        model: path of the weight file, for files made with weights that are not in this package.
+
+    Returns:
+        float32 (3, H, W) in [0, 1].
+
+    Raises:
+        BitstreamError: not an AICR file, damaged, of a newer version, too large, or made with other weights; see
+            :mod:`aicr_ext.errors` for its kinds.
+        TypeError: not bytes.
+
+    >>> import torch, aicr_ext
+    >>> data = aicr_ext.compress(torch.rand(3, 20, 30))
+    >>> aicr_ext.decompress(data).shape
+    torch.Size([3, 20, 30])
+    """
+    if isinstance(data, (list, tuple)):
+        return [decompress(one, device=device, max_pixels=max_pixels, model=model) for one in data]
+    header, _ = container.unpack(as_bytes(data), max_pixels)
+    name = header.model if model is None else str(model)
+    return _codec(name, str(device or "cpu")).decompress(data, max_pixels=max_pixels)

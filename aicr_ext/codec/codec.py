@@ -1,0 +1,179 @@
+"""One model, loaded once: pictures to file bytes and back."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aicr_ext.codec import container
+from aicr_ext.codec.checkpoint import hyper_tables, load_model
+from aicr_ext.codec.latents import decode_latents, encode_latents
+from aicr_ext.errors import ModelMismatchError
+from aicr_ext.model.aicr import AICR
+from aicr_ext.model.config import QUALITIES
+
+__all__ = ["Codec"]
+
+
+class Codec:
+    """A model kept loaded, for many pictures.
+
+    Args:
+        model: ``"aicr-t"``, the path of a weight file, or an :class:`~aicr_ext.model.aicr.AICR` module (used as it
+            is, in evaluation mode).
+        device: where the networks run; default the module's own device, or the CPU.
+
+    Raises:
+        ValueError: unknown model, or one whose weights are not in this package. RuntimeError: no such device.
+
+    >>> import aicr_ext, torch
+    >>> codec = aicr_ext.Codec()
+    >>> data = codec.compress(torch.rand(3, 40, 60), quality=20)
+    >>> codec.decompress(data).shape
+    torch.Size([3, 40, 60])
+    """
+
+    def __init__(self, model: str | Path | AICR = "aicr-t", device: str | torch.device | None = None) -> None:
+        self.model = (model if isinstance(model, AICR) else load_model(model)).eval()
+        if device is not None:
+            self.model.to(device)
+        self.model.to(memory_format=torch.channels_last)
+        self.device = next(self.model.parameters()).device
+        self.name = self.model.config.name
+        self.weight_hash = _hash(self.model)
+        self._hyper_tables = hyper_tables(self.model)
+
+    @torch.inference_mode()
+    def compress(self, image: Tensor | np.ndarray, *, quality: int = 32) -> bytes | list[bytes]:
+        """File bytes of a picture, or a list of them for a batch; see :func:`aicr_ext.compress`."""
+        quality = check_quality(quality)
+        pictures = as_batch(image)
+        coded = [self._encode(picture, quality) for picture in pictures]
+        return coded if isinstance(image, Tensor) and image.dim() == 4 else coded[0]
+
+    @torch.inference_mode()
+    def decompress(
+        self,
+        data: bytes | bytearray | memoryview | list[bytes],
+        *,
+        max_pixels: int = container.MAX_PIXELS,
+    ) -> Tensor | list[Tensor]:
+        """The picture of file bytes, or a list of pictures for a list; see :func:`aicr_ext.decompress`."""
+        if isinstance(data, (list, tuple)):
+            return [self.decompress(one, max_pixels=max_pixels) for one in data]
+        header, payload = container.unpack(as_bytes(data), max_pixels)
+        expected = self.weight_hash[: len(header.weight_hash)]
+        if header.model != self.name or header.weight_hash != expected:
+            raise ModelMismatchError(
+                f"the file needs model {header.model} with weights {header.weight_hash.hex()}; "
+                f"this codec holds {self.name} with weights {expected.hex()}"
+            )
+        rows, cols = -(-header.height // 16), -(-header.width // 16)
+        y_hat = decode_latents(self.model, self._hyper_tables, payload, rows, cols)
+        picture = self.model.synthesis(y_hat, torch.tensor([header.quality], device=self.device))
+        return picture[0, :, : header.height, : header.width].clamp(0, 1).contiguous()
+
+    @torch.inference_mode()
+    def estimate_bits(self, image: Tensor | np.ndarray, *, quality: int = 32) -> float:
+        """Bits that the entropy model assigns to a picture's symbols, before tables, coder and header."""
+        (picture,) = as_batch(image)
+        x = self._padded(picture)
+        result = self.model(x, torch.tensor([check_quality(quality)], device=self.device))
+        return float(result.y_bpp + result.z_bpp) * x.shape[2] * x.shape[3]
+
+    def _encode(self, picture: Tensor, quality: int) -> bytes:
+        y = self.latent(picture, quality)
+        payload = encode_latents(self.model, self._hyper_tables, y)
+        height, width = picture.shape[1:]
+        return container.pack(container.Header(self.name, self.weight_hash, quality, width, height), payload)
+
+    def latent(self, picture: Tensor, quality: int) -> Tensor:
+        """y (1, N, ceil(H/16), ceil(W/16)) of one picture (3, H, W), uint8 or float in [0, 1], as it is coded."""
+        return self.model.analysis(self._padded(picture), torch.tensor([quality], device=self.device))
+
+    def _padded(self, picture: Tensor) -> Tensor:
+        """(1, 3, H, W) float32 in [0, 1], the last row and column repeated up to multiples of 16."""
+        x = picture.to(self.device)[None]
+        x = x.float().div_(255) if x.dtype == torch.uint8 else x.float()
+        height, width = x.shape[2:]
+        if height % 16 or width % 16:
+            x = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate")
+        return x
+
+
+def _hash(model: AICR) -> bytes:
+    """SHA-256 over names, shapes and values of a model's weights; float16 and float32 copies hash alike."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value.int()
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.contiguous().numpy())
+    return digest.digest()
+
+
+def check_quality(quality: int) -> int:
+    """``quality`` as an int, if it is one of 0..63; TypeError or ValueError otherwise."""
+    if isinstance(quality, bool) or not isinstance(quality, (int, np.integer)):
+        raise TypeError(f"quality must be an int, got {type(quality).__name__}")
+    if not 0 <= quality < QUALITIES:
+        raise ValueError(f"quality must be 0 to {QUALITIES - 1}, got {quality}")
+    return int(quality)
+
+
+def as_bytes(data: object) -> bytes | bytearray | memoryview:
+    """``data`` unchanged, if it is bytes-like; TypeError otherwise."""
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"data must be bytes or a list of bytes, got {type(data).__name__}")
+    return data
+
+
+def as_batch(image: object) -> list[Tensor]:
+    """The pictures (3, H, W), uint8 or floating, of everything :func:`aicr_ext.compress` accepts.
+
+    Raises:
+        TypeError: not a tensor, array or PIL image, or a dtype other than uint8 and floating point.
+        ValueError: wrong number of dimensions or channels, an empty side, a side too long, values outside [0, 1],
+            NaN.
+    """
+    if isinstance(image, np.ndarray):
+        image = _from_array(image)
+    elif not isinstance(image, Tensor):
+        image = _from_pillow(image)
+    if image.dtype != torch.uint8 and not image.dtype.is_floating_point:
+        raise TypeError(f"image must be uint8 or floating point, got {image.dtype}")
+    if image.dim() not in (3, 4) or image.shape[-3] != 3:
+        raise ValueError(f"image must be (3, H, W) or (B, 3, H, W), got {tuple(image.shape)}")
+    if not all(1 <= side <= container.MAX_SIDE for side in image.shape[-2:]):
+        raise ValueError(f"image sides must be 1 to {container.MAX_SIDE}, got {tuple(image.shape[-2:])}")
+    if image.dtype.is_floating_point and image.numel():
+        low, high = (float(v) for v in image.detach().aminmax())
+        if not (low >= 0 and high <= 1):  # also true of NaN
+            what = "NaN" if low != low or high != high else f"values from {low:g} to {high:g}"
+            raise ValueError(f"a floating-point image must lie in [0, 1], got {what}")
+    return list(image.detach()) if image.dim() == 4 else [image.detach()]
+
+
+def _from_array(image: np.ndarray) -> Tensor:
+    if image.dtype != np.uint8:
+        raise TypeError(f"a NumPy image must be uint8, got {image.dtype}")
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"a NumPy image must be (H, W, 3), got {image.shape}")
+    return torch.from_numpy(np.ascontiguousarray(image).copy()).permute(2, 0, 1)
+
+
+def _from_pillow(image: object) -> Tensor:
+    from PIL import Image
+
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"image must be a torch tensor, a NumPy array or a PIL image, got {type(image).__name__}")
+    if image.mode not in ("RGB", "L"):
+        raise ValueError(
+            f"a PIL image must have mode RGB or L, got {image.mode}; aicr_ext.images.read_image converts files"
+        )
+    return _from_array(np.asarray(image.convert("RGB")))

@@ -1,0 +1,282 @@
+"""The codec end to end, through the public functions and the weights in the package."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import smooth
+from PIL import Image
+
+import aicr_ext
+from aicr_ext import errors
+from aicr_ext.codec import container
+from aicr_ext.codec.checkpoint import export_weights, untrained
+from aicr_ext.codec.latents import encode_latents
+
+PHOTO = "samples/kodim23.png"
+
+
+def tensor(width: int = 64, height: int = 48) -> torch.Tensor:
+    """The smooth test picture as uint8 (3, H, W)."""
+    return torch.from_numpy(np.array(smooth(width, height))).permute(2, 0, 1)
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(-10 * torch.log10((a - b).square().mean()))
+
+
+@functools.cache
+def shipped_codec() -> aicr_ext.Codec:
+    return aicr_ext.Codec()
+
+
+@pytest.fixture
+def codec() -> aicr_ext.Codec:
+    return shipped_codec()
+
+
+@pytest.fixture(scope="module")
+def photo(request) -> torch.Tensor:
+    """A 256x192 part of the sample photograph, float in [0, 1]."""
+    image = Image.open(request.config.rootpath / PHOTO).convert("RGB").crop((200, 100, 456, 292))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+def test_more_quality_costs_bytes_and_gains_decibels(codec, photo):
+    results = []
+    for quality in (0, 21, 42, 63):
+        data = codec.compress(photo, quality=quality)
+        results.append((len(data), psnr(codec.decompress(data), photo)))
+    assert results == sorted(results)
+    assert results[0][1] > 25
+    assert results[-1][1] > 32
+    assert results[-1][0] < photo.numel() / 4
+
+
+def test_better_than_jpeg_of_the_same_size(codec, photo, tmp_path):
+    data = codec.compress(photo, quality=16)
+    image = Image.fromarray((photo * 255).round().byte().permute(1, 2, 0).numpy())
+    jpegs = []
+    for quality in range(5, 96, 5):
+        image.save(tmp_path / "x.jpg", quality=quality, optimize=True)
+        if (tmp_path / "x.jpg").stat().st_size <= len(data):
+            jpegs.append(torch.from_numpy(np.array(Image.open(tmp_path / "x.jpg"))).permute(2, 0, 1) / 255)
+    best = max((psnr(j, photo) for j in jpegs), default=0.0)
+    assert psnr(codec.decompress(data), photo) > best
+
+
+def test_real_bytes_are_within_half_a_percent_of_the_estimate(codec, photo):
+    whole = photo.repeat(1, 3, 3)[:, :512, :768]
+    for quality in (20, 60):
+        with torch.inference_mode():
+            payload = encode_latents(codec.model, codec._hyper_tables, codec.latent(whole, quality))
+        assert len(payload) < 1.005 * codec.estimate_bits(whole, quality=quality) / 8 + 8
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (15, 16), (17, 33), (64, 64), (65, 129)])
+def test_any_size_round_trips(codec, size):
+    x = tensor(*size).float() / 255
+    out = codec.decompress(codec.compress(x, quality=63))
+    assert out.shape == x.shape
+    assert out.dtype == torch.float32
+    assert out.min() >= 0
+    assert out.max() <= 1
+    assert psnr(out, x) > 20
+
+
+@settings(deadline=None, max_examples=12)
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 63), st.integers(0, 2**31))
+def test_any_picture_round_trips_to_the_same_symbols(width, height, quality, seed):
+    codec = shipped_codec()
+    x = torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
+    data = codec.compress(x, quality=quality)
+    assert data == codec.compress(x, quality=quality)
+    assert codec.decompress(data).shape == x.shape
+
+
+def test_a_picture_of_noise_at_the_extremes(codec):
+    x = (torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(3)) > 0.5).float()
+    assert codec.decompress(codec.compress(x, quality=63)).shape == x.shape
+
+
+def test_batch_equals_singles_and_runs_repeat(codec):
+    batch = torch.stack([tensor().float() / 255, 1 - tensor().float() / 255, torch.rand(3, 48, 64)])
+    together = codec.compress(batch, quality=40)
+    assert together == [codec.compress(x, quality=40) for x in batch]
+    assert together == codec.compress(batch, quality=40)
+    decoded = codec.decompress(together)
+    assert len(decoded) == 3
+    assert all(torch.equal(a, codec.decompress(d)) for a, d in zip(decoded, together, strict=True))
+    assert codec.compress(batch[:0]) == []
+    assert len(codec.compress(batch[:1])) == 1
+
+
+def test_every_input_kind_gives_the_same_bytes():
+    x = tensor()
+    data = aicr_ext.compress(x)
+    assert aicr_ext.compress(x.float() / 255) == data
+    assert aicr_ext.compress(x.double() / 255) == data
+    assert aicr_ext.compress(x.permute(1, 2, 0).contiguous().numpy()) == data
+    assert aicr_ext.compress(smooth()) == data
+    assert aicr_ext.compress(x[None]) == [data]
+    assert aicr_ext.compress(x.permute(1, 2, 0).contiguous().permute(2, 0, 1)) == data
+    grey = smooth().convert("L")
+    assert aicr_ext.compress(grey) == aicr_ext.compress(grey.convert("RGB"))
+
+
+def test_the_input_is_not_changed():
+    x = tensor().float() / 255
+    copy = x.clone()
+    aicr_ext.compress(x)
+    assert torch.equal(x, copy)
+    y = tensor()
+    copy = y.clone()
+    aicr_ext.compress(y)
+    assert torch.equal(y, copy)
+
+
+def test_bytes_like_inputs_and_lists_decode():
+    data = aicr_ext.compress(tensor())
+    whole = aicr_ext.decompress(data)
+    assert torch.equal(whole, aicr_ext.decompress(bytearray(data)))
+    assert torch.equal(whole, aicr_ext.decompress(memoryview(data)))
+    pair = aicr_ext.decompress([data, data])
+    assert isinstance(pair, list)
+    assert torch.equal(pair[1], whole)
+
+
+@pytest.mark.parametrize(
+    "image, error, words",
+    [
+        ("photo.png", TypeError, "image must be a torch tensor"),
+        (torch.zeros(3, 8, 8, dtype=torch.int32), TypeError, "int32"),
+        (torch.zeros(8, 8), ValueError, r"\(8, 8\)"),
+        (torch.zeros(4, 8, 8), ValueError, r"\(4, 8, 8\)"),
+        (torch.zeros(8, 8, 3), ValueError, r"\(8, 8, 3\)"),
+        (torch.zeros(3, 0, 8), ValueError, "sides must be 1"),
+        (torch.full((3, 8, 8), 1.5), ValueError, r"must lie in \[0, 1\], got values from 1.5 to 1.5"),
+        (torch.full((3, 8, 8), -0.1), ValueError, r"values from -0.1"),
+        (torch.tensor([0.0, float("nan"), 1.0]).expand(3, 4, 3), ValueError, "NaN"),
+        (torch.full((3, 8, 8), float("inf")), ValueError, "inf"),
+        (np.zeros((8, 8, 3), np.float32), TypeError, "float32"),
+        (np.zeros((8, 8), np.uint8), ValueError, r"\(8, 8\)"),
+        (np.zeros((3, 8, 8), np.uint8), ValueError, r"\(3, 8, 8\)"),
+        (Image.new("RGBA", (8, 8)), ValueError, "mode RGB or L, got RGBA"),
+        (Image.new("I;16", (8, 8)), ValueError, "I;16"),
+    ],
+)
+def test_bad_images(image, error, words):
+    with pytest.raises(error, match=words):
+        aicr_ext.compress(image)
+
+
+@pytest.mark.parametrize(
+    "quality, error",
+    [(-1, ValueError), (64, ValueError), (3.5, TypeError), (True, TypeError), ("9", TypeError)],
+)
+def test_bad_quality(quality, error):
+    with pytest.raises(error, match="quality must be"):
+        aicr_ext.compress(tensor(), quality=quality)
+
+
+@pytest.mark.parametrize(
+    "model, error, words",
+    [
+        ("aicr-x", ValueError, "unknown model 'aicr-x'"),
+        ("aicr-s", ValueError, "holds no weights for 'aicr-s'"),
+        ("missing.safetensors", FileNotFoundError, "missing.safetensors"),
+        (3, TypeError, "name or a path"),
+    ],
+)
+def test_bad_models(model, error, words):
+    with pytest.raises(error, match=words):
+        aicr_ext.load_model(model)
+
+
+def test_a_weight_file_of_something_else(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=r"x\.safetensors"):
+        aicr_ext.load_model(tmp_path / "x.safetensors")
+
+
+def test_damage_is_an_error_never_a_picture():
+    data = aicr_ext.compress(tensor(20, 12), quality=0)
+    for bit in range(0, 8 * len(data), 5):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << (bit % 8)
+        with pytest.raises(errors.BitstreamError):
+            aicr_ext.decompress(damaged)
+    for end in range(0, len(data), 7):
+        with pytest.raises(errors.BitstreamError):
+            aicr_ext.decompress(data[:end])
+    with pytest.raises(TypeError, match="bytes"):
+        aicr_ext.decompress("text")
+
+
+def test_damage_behind_a_right_checksum_is_still_an_error(codec):
+    """The container's checksum repaired over a changed payload: the coder's own checks must see it."""
+    data = codec.compress(tensor(), quality=30)
+    header, payload = container.unpack(data)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        changed = bytearray(payload)
+        changed[rng.integers(len(changed))] ^= 1 << rng.integers(8)
+        with pytest.raises(errors.BitstreamError):
+            codec.decompress(container.pack(header, bytes(changed)))
+
+
+def test_max_pixels():
+    data = aicr_ext.compress(tensor(64, 48))
+    with pytest.raises(errors.ImageTooLargeError, match="64 x 48"):
+        aicr_ext.decompress(data, max_pixels=64 * 48 - 1)
+    assert aicr_ext.decompress(data, max_pixels=64 * 48).shape == (3, 48, 64)
+
+
+def test_other_weights_are_named(tmp_path):
+    export_weights(tmp_path / "other.safetensors", untrained("aicr-t", seed=5), {"note": "random"})
+    other = aicr_ext.Codec(tmp_path / "other.safetensors")
+    data = other.compress(tensor())
+    with pytest.raises(errors.ModelMismatchError, match=other.weight_hash[:4].hex()):
+        aicr_ext.decompress(data)
+    assert aicr_ext.decompress(data, model=tmp_path / "other.safetensors").shape == (3, 48, 64)
+    with pytest.raises(errors.ModelMismatchError, match="aicr-t"):
+        aicr_ext.Codec(untrained("aicr-s")).decompress(data)
+
+
+@pytest.mark.parametrize("name", ["aicr-s", "aicr-l"])
+def test_the_published_networks_round_trip_untrained(name):
+    """No weights are shipped for them yet; the path through quantiser steps and wide latents must work all the same."""
+    codec = aicr_ext.Codec(untrained(name))
+    x = tensor(40, 24)
+    assert codec.decompress(codec.compress(x)).shape == (3, 24, 40)
+
+
+def test_exported_weights_load_as_they_were(tmp_path):
+    model = aicr_ext.load_model("aicr-t")
+    export_weights(tmp_path / "copy.safetensors", model, {})
+    again = aicr_ext.Codec(tmp_path / "copy.safetensors")
+    assert again.weight_hash == aicr_ext.Codec(model).weight_hash
+    assert [p.name for p in tmp_path.iterdir()] == ["copy.safetensors"]
+
+
+def test_shipped_weights_are_small_enough():
+    for name in aicr_ext.shipped_models():
+        assert (aicr_ext.codec.checkpoint.FOLDER / f"{name}.safetensors").stat().st_size <= 16_000_000
+    assert "aicr-t" in aicr_ext.shipped_models()
+
+
+def test_one_and_two_threads_agree_on_symbols(codec, photo):
+    """Analysis may differ in the last float bit with the thread count; a file made with one decodes with the other."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        data = codec.compress(photo, quality=50)
+        torch.set_num_threads(1)
+        assert codec.decompress(data).shape == photo.shape
+    finally:
+        torch.set_num_threads(before)
