@@ -1,0 +1,77 @@
+"""Training photographs: kept decoded in memory, cropped and flipped at random."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+__all__ = ["PatchSampler", "load_images", "principal_components"]
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+def load_images(folder: str | Path, minimum_side: int = 256) -> list[Tensor]:
+    """Every picture below ``folder`` whose sides are at least ``minimum_side``, as uint8 (3, H, W), by name.
+
+    Raises:
+        ValueError: no such picture there.
+    """
+    images = []
+    for path in sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in _SUFFIXES):
+        with Image.open(path) as image:
+            if min(image.size) >= minimum_side:
+                images.append(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous())
+    if not images:
+        raise ValueError(f"no picture of at least {minimum_side} pixels a side below {str(folder)!r}")
+    return images
+
+
+class PatchSampler:
+    """Random square patches: a picture in proportion to its area, then place, flips and transposition."""
+
+    def __init__(self, images: list[Tensor], seed: int) -> None:
+        self.images = images
+        self.generator = np.random.default_rng(seed)
+        areas = np.array([i.shape[1] * i.shape[2] for i in images], dtype=np.float64)
+        self.weights = areas / areas.sum()
+
+    def batch(self, count: int, side: int) -> Tensor:
+        """(count, 3, side, side) float32 in [0, 1], channels-last."""
+        rng, patches = self.generator, []
+        for index in rng.choice(len(self.images), count, p=self.weights):
+            image = self.images[index]
+            top = rng.integers(image.shape[1] - side + 1)
+            left = rng.integers(image.shape[2] - side + 1)
+            patch = image[:, top : top + side, left : left + side]
+            if rng.random() < 0.5:
+                patch = patch.flip(1)
+            if rng.random() < 0.5:
+                patch = patch.flip(2)
+            if rng.random() < 0.5:
+                patch = patch.transpose(1, 2)
+            patches.append(patch)
+        return torch.stack(patches).float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def principal_components(
+    images: list[Tensor], count: int, seed: int, patches_per_image: int = 800
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The first ``count`` principal components of 16x16 RGB patches: basis (count, 768), mean, deviation."""
+    generator = torch.Generator().manual_seed(seed)
+    total, square, n = torch.zeros(768, dtype=torch.float64), torch.zeros(768, 768, dtype=torch.float64), 0
+    for image in images:
+        h, w = (s // 16 * 16 for s in image.shape[1:])
+        blocks = F.pixel_unshuffle(image[None, :, :h, :w].float() / 255, 16)[0].flatten(1)
+        blocks = blocks[:, torch.randperm(blocks.shape[1], generator=generator)[:patches_per_image]].double()
+        total += blocks.sum(1)
+        square += blocks @ blocks.t()
+        n += blocks.shape[1]
+    mean = total / n
+    values, vectors = torch.linalg.eigh(square / n - mean[:, None] * mean)
+    values, basis = values.flip(0)[:count], vectors.flip(1)[:, :count].t()
+    return basis.float().contiguous(), mean.float(), values.clamp_min(1e-9).sqrt().float()
