@@ -1,0 +1,107 @@
+"""Whole-codec speed and memory: ``python -m benchmarks.speed [--csv FILE]``.
+
+Each row runs in a process of its own, so that its peak memory is its own. "eager" is the same network in plain
+torch: whole maps instead of strips, and the reference of every operator that has a native kernel. Networks without
+shipped weights run with random ones: their pictures mean nothing, their times do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+import aicr_ext
+from aicr_ext.codec.checkpoint import shipped_models, untrained
+from aicr_ext.ops import blocks
+from aicr_ext.ops.reference import decoupled_attention_reference
+
+from .timing import measure, print_table, write_csv
+
+#: (model, width, height, eager): eager where its memory allows.
+ROWS = [
+    ("aicr-t", 768, 512, True),
+    ("aicr-t", 768, 512, False),
+    ("aicr-s", 768, 512, True),
+    ("aicr-s", 768, 512, False),
+    ("aicr-t", 6000, 4000, False),
+]
+
+
+def use_eager() -> None:
+    """Plain torch for the rest of this process."""
+    blocks.STRIP_VALUES = sys.maxsize
+    blocks.decoupled_attention = decoupled_attention_reference
+
+
+def once(call: Callable[[], object]) -> float:
+    """Seconds of a single call, for those that take long."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def run(model: str, width: int, height: int, eager: bool, threads: int) -> dict[str, object]:
+    """Encode and decode one picture; seconds of each and the process's peak memory."""
+    torch.set_num_threads(threads)
+    if eager:
+        use_eager()
+    codec = aicr_ext.Codec(model if model in shipped_models() else untrained(model))
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(1, 3, height // 40 + 2, width // 40 + 2, generator=generator)
+    picture = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)[0]
+    picture = (picture * 255).byte()
+    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    data = codec.compress(picture)
+    if width * height > 4e6:
+        encode, decode = once(lambda: codec.compress(picture)), once(lambda: codec.decompress(data))
+    else:
+        encode = measure(lambda: codec.compress(picture), seconds=2)
+        decode = measure(lambda: codec.decompress(data), seconds=2)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "model": model,
+        "size": f"{width}x{height}",
+        "path": "eager" if eager else "aicr_ext",
+        "encode s": encode,
+        "decode s": decode,
+        "peak GiB": peak / 2**20,
+        "of which before GiB": start / 2**20,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--csv", help="also write the table to this file")
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.row:
+        print(json.dumps(run(*json.loads(args.row), args.threads)))
+        return
+    rows = []
+    for row in ROWS:
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.speed",
+            "--row",
+            json.dumps(row),
+            "--threads",
+            str(args.threads),
+        ]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+    print_table(rows)
+    if args.csv:
+        write_csv(args.csv, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,429 @@
+"""The ``aicr`` command, in this process: what it writes, what it refuses, and the exit code it gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pictures import pixels, smooth
+from PIL import Image
+from shell import aicr
+
+import aicr_ext
+from aicr_ext import cli, doctor, images
+from aicr_ext.cli import FAILED, INTERRUPTED, OK, SETUP, USAGE, main
+from aicr_ext.images import read_image
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with ``photo.png`` in it."""
+    monkeypatch.chdir(tmp_path)
+    smooth().save("photo.png")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def compressed() -> bytes:
+    """``photo.png`` at quality 32, as the library compresses it."""
+    return aicr_ext.compress(smooth(), quality=32)
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """Gives the number of threads back that ``--threads`` sets."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def error_lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    return [line for line in captured.err.splitlines() if line.startswith("aicr: error: ")]
+
+
+def test_one_file_there_and_back(here: Path, compressed: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    assert aicr("compress", "photo.png", "small.aicr") == OK
+    assert Path("small.aicr").read_bytes() == compressed
+    assert aicr("decompress", "small.aicr", "back.png") == OK
+    expected = aicr_ext.decompress(compressed).permute(1, 2, 0).mul(255).round().numpy()
+    assert np.array_equal(pixels(read_image("back.png")), expected)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    first, second = captured.err.splitlines()
+    bpp = 8 * len(compressed) / (64 * 48)
+    assert first.startswith(f"aicr: photo.png -> small.aicr: 64x48, {len(compressed):,} bytes, {bpp:.3f} bpp, ")
+    assert second.startswith("aicr: small.aicr -> back.png: 64x48, ")
+    assert names(here) == ["back.png", "photo.png", "small.aicr"]
+
+
+def test_names_without_out(here: Path) -> None:
+    assert aicr("compress", "photo.png") == OK
+    assert names(here) == ["photo.aicr", "photo.png"]
+    Path("photo.png").unlink()
+    assert aicr("decompress", "photo.aicr", "--format", "webp") == OK
+    assert names(here) == ["photo.aicr", "photo.webp"]
+    assert Image.open("photo.webp").format == "WEBP"
+    Path("into").mkdir()
+    assert aicr("decompress", "photo.aicr", "into") == OK
+    assert names(here / "into") == ["photo.png"]
+
+
+def test_quality_reaches_the_file(here: Path) -> None:
+    for quality in ("0", "63"):
+        assert aicr("compress", "photo.png", f"{quality}.aicr", "--quality", quality) == OK
+        assert aicr_ext.read_info(Path(f"{quality}.aicr").read_bytes()).quality == int(quality)
+
+
+def test_quiet_says_nothing(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    torch.set_num_threads(2)
+    assert aicr("compress", "photo.png", "--quiet", "--threads", "1", "--device", "cpu") == OK
+    assert aicr("decompress", "photo.aicr", "out.png", "--quiet") == OK
+    assert capfd.readouterr() == ("", "")
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("suffix", ["webp", "tif", "bmp", "ppm", "jpg", "PNG"])
+def test_suffix_of_out_chooses_the_format(here: Path, compressed: bytes, suffix: str) -> None:
+    Path("a.aicr").write_bytes(compressed)
+    assert aicr("decompress", "a.aicr", f"a.{suffix}") == OK
+    kind = {"tif": "TIFF", "jpg": "JPEG"}.get(suffix, suffix.upper())
+    assert Image.open(f"a.{suffix}").format == kind
+
+
+def make_folder(root: Path) -> None:
+    """Three good pictures in two levels, two of them alike but for the suffix, one bad, two other files."""
+    (root / "sub").mkdir(parents=True)
+    smooth().save(root / "a.png")
+    smooth().save(root / "a.jpg")
+    smooth(32, 32).save(root / "sub" / "b.PNG")
+    (root / "bad.png").write_bytes(b"no picture")
+    (root / "notes.txt").write_text("x")
+    (root / "sub" / "raw.cr2").write_text("x")
+
+
+def test_folder_is_mirrored_and_one_bad_file_does_not_stop_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_folder(here / "in")
+    assert aicr("compress", "in", "out") == FAILED
+    good = ["a.jpg.aicr", "a.png.aicr", "sub/b.aicr"]
+    assert names(here / "out") == good
+    captured = capsys.readouterr()
+    (error,) = [line for line in captured.err.splitlines() if "error" in line]
+    assert error.startswith("aicr: error: in/bad.png: not an image")
+    summary = "aicr: 3 of 4 files compressed, 1 failed, 2 skipped (other file types)"
+    assert captured.err.splitlines()[-1] == summary
+
+    assert aicr("decompress", "out", "back", "--format", "bmp") == OK
+    assert names(here / "back") == ["a.jpg.bmp", "a.png.bmp", "sub/b.bmp"]
+    assert read_image("back/sub/b.bmp").size == (32, 32)
+
+
+def test_out_inside_in_is_not_searched(here: Path) -> None:
+    make_folder(here / "in")
+    (here / "in" / "bad.png").unlink()
+    for _ in range(2):
+        assert aicr("compress", "in", "in/small", "--force") == OK
+        assert names(here / "in" / "small") == ["a.jpg.aicr", "a.png.aicr", "sub/b.aicr"]
+    assert aicr("decompress", "in/small", "in/small") == OK  # in place is allowed too
+    assert len(names(here / "in" / "small")) == 6
+    assert aicr("decompress", "in/small", "in/small/deeper", "--quiet") == OK
+    assert names(here / "in" / "small" / "deeper") == ["a.jpg.png", "a.png.png", "sub/b.png"]
+
+
+def test_one_model_serves_a_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(here / "in")
+    made = []
+
+    class Counting(aicr_ext.Codec):
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            made.append(args)
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(aicr_ext, "Codec", Counting)
+    assert main(["compress", "in", "out", "--quiet"]) == FAILED
+    assert main(["decompress", "out", "back", "--quiet"]) == OK
+    assert made == [("aicr-t",), ("aicr-t",)]  # one for each command
+
+
+def test_existing_files(here: Path, compressed: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("photo.aicr").write_bytes(b"precious")
+    assert aicr("compress", "photo.png") == FAILED
+    assert "photo.aicr exists; use --force or --skip-existing" in capsys.readouterr().err
+    assert aicr("compress", "photo.png", "--skip-existing") == OK
+    assert Path("photo.aicr").read_bytes() == b"precious"
+    for option in ("--force", "--overwrite", "-f"):
+        Path("photo.aicr").write_bytes(b"precious")
+        assert aicr("compress", "photo.png", option) == OK
+        assert Path("photo.aicr").read_bytes() == compressed
+    assert aicr("compress", "photo.png", "--force", "--skip-existing") == USAGE
+
+
+def test_folder_resumes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_folder(here / "in")
+    (here / "in" / "bad.png").unlink()
+    assert aicr("compress", "in", "out") == OK
+    Path("out/sub/b.aicr").unlink()
+    Path("out/a.png.aicr").write_bytes(b"older")
+    capsys.readouterr()
+    assert aicr("compress", "in", "out", "--skip-existing") == OK
+    assert "1 of 3 files compressed, 2 already there" in capsys.readouterr().err
+    assert Path("out/a.png.aicr").read_bytes() == b"older"
+    assert Path("out/sub/b.aicr").exists()
+
+
+def test_in_and_out_are_never_one_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.link("photo.png", "same.aicr")
+    before = Path("photo.png").read_bytes()
+    assert aicr("compress", "photo.png", "same.aicr", "--force") == FAILED
+    assert "IN and OUT are the same file" in capsys.readouterr().err
+    assert Path("photo.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["explode"],
+        ["compress"],
+        ["compress", "photo.png", "--quality", "64"],
+        ["compress", "photo.png", "--quality", "-1"],
+        ["compress", "photo.png", "--quality", "best"],
+        ["compress", "photo.png", "--threads", "0"],
+        ["compress", "photo.png", "small.png"],
+        ["compress", "folder"],
+        ["compress", "folder", "photo.png"],
+        ["decompress", "photo.png", "photo.xyz"],
+        ["decompress", "photo.png", "nosuffix"],
+        ["decompress", "photo.png", "a.png", "--format", "jpg"],
+        ["decompress", "photo.png", "--format", "gif"],
+        ["decompress", "photo.png", "--max-pixels", "0"],
+        ["info"],
+    ],
+)
+def test_wrong_usage_touches_nothing(here: Path, argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("folder").mkdir()
+    assert aicr(*argv) == USAGE
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "error: " in captured.err.splitlines()[-1]
+    assert names(here) == ["photo.png"]
+
+
+def test_bad_input_is_one_line_each(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = [
+        (["compress", "none.png"], "none.png: No such file or directory"),
+        (["decompress", "none.aicr"], "none.aicr: No such file or directory"),
+        (["info", "none.aicr"], "none.aicr: No such file or directory"),
+        (["decompress", "photo.png", "b.png"], "photo.png: "),
+        (["info", "photo.png"], "photo.png: "),
+        (["compress", "photo.png", "missing/a.aicr"], "missing/a.aicr: No such file or directory"),
+    ]
+    for argv, message in cases:
+        assert aicr(*argv) == FAILED, argv
+        (line,) = error_lines(capsys)
+        assert line.startswith(f"aicr: error: {message}"), argv
+    assert names(here) == ["photo.png"]
+
+
+def test_transparent_picture_says_what_to_do(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGBA", (16, 16)).save("glass.png")
+    assert aicr("compress", "glass.png") == FAILED
+    (line,) = error_lines(capsys)
+    assert "glass.png: has transparent pixels" in line
+    assert "flatten" in line
+
+
+def test_damaged_files_are_errors(here: Path, compressed: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    flipped = bytearray(compressed)
+    flipped[len(flipped) // 2] ^= 16
+    for index, data in enumerate([b"", compressed[:10], compressed[:-1], compressed + b"x", bytes(flipped)]):
+        Path("bad.aicr").write_bytes(data)
+        assert aicr("decompress", "bad.aicr", "bad.png") == FAILED, index
+        (line,) = error_lines(capsys)
+        assert line.startswith("aicr: error: bad.aicr: ")
+    assert names(here) == ["bad.aicr", "photo.png"]
+
+
+def test_max_pixels(here: Path, compressed: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.aicr").write_bytes(compressed)
+    assert aicr("decompress", "a.aicr", "--max-pixels", str(64 * 48 - 1)) == FAILED
+    assert len(error_lines(capsys)) == 1
+    assert aicr("decompress", "a.aicr", "--max-pixels", str(64 * 48)) == OK
+
+
+def test_empty_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    assert aicr("compress", "empty", "out") == FAILED
+    assert error_lines(capsys) == ["aicr: error: empty: nothing to do here, 0 files of other types"]
+    assert names(here) == ["photo.png"]
+
+
+@pytest.mark.parametrize("options", [["--model", "no-such-model"], ["--device", "no-such-device"]])
+def test_set_up_that_fails_has_its_own_code(here: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("in").mkdir()
+    smooth().save("in/a.png")
+    smooth().save("in/b.png")
+    assert aicr("compress", "in", "out", *options) == SETUP
+    (line,) = error_lines(capsys)  # once, not once a file
+    assert "cannot set up model 'no-such-model'" in line or "cannot use device 'no-such-device'" in line
+    assert aicr("decompress", "in", "out", *options) == FAILED  # nothing to decompress, so nothing to set up
+    Path("in/a.aicr").write_bytes(b"")
+    capsys.readouterr()
+    assert aicr("decompress", "in", "out", *options) == SETUP
+    assert len(error_lines(capsys)) == 1
+    assert not Path("out").exists()
+
+
+def test_interrupt_keeps_finished_files_only(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_folder(here / "in")
+    real = images.atomic_write
+    written = []
+
+    def second_is_interrupted(path: Path, data: bytes) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        real(path, data)
+
+    monkeypatch.setattr(images, "atomic_write", second_is_interrupted)
+    assert aicr("compress", "in", "out") == INTERRUPTED
+    assert names(here / "out") == ["a.jpg.aicr"]
+    assert capsys.readouterr().err.splitlines()[-1] == "aicr: interrupted"
+
+
+def test_debug_shows_the_traceback(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.png").write_text("x")
+    assert aicr("compress", "bad.png", "--debug") == FAILED
+    text = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in text
+    assert text.splitlines()[-1].startswith("aicr: error: bad.png: not an image")
+
+
+def test_unexpected_errors_are_one_line_too(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def explode(path: Path) -> Image.Image:
+        raise RuntimeError("a bug\nin two lines")
+
+    monkeypatch.setattr(images, "read_image", explode)
+    assert aicr("compress", "photo.png") == FAILED
+    assert error_lines(capsys) == ["aicr: error: photo.png: RuntimeError: a bug in two lines"]
+
+
+def test_warnings_are_lines_of_the_program(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    smooth().save("odd.png", icc_profile=b"not a profile")
+    assert aicr("compress", "odd.png") == OK
+    assert "aicr: warning: odd.png: colour profile ignored" in capsys.readouterr().err
+    assert aicr("compress", "odd.png", "--quiet", "--force") == OK
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_bar_only_on_a_terminal(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_folder(here / "in")
+    assert aicr("compress", "in", "out") == FAILED
+    assert "file/s" not in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert aicr("compress", "in", "out", "--force") == FAILED
+    assert "compress: " in capsys.readouterr().err
+    assert aicr("compress", "in", "out", "--force", "--quiet") == FAILED
+    assert "compress: " not in capsys.readouterr().err
+
+
+def test_info(here: Path, compressed: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.aicr").write_bytes(compressed)
+    assert aicr("info", "a.aicr", "--json") == OK
+    fields = json.loads(capsys.readouterr().out)
+    assert (fields["width"], fields["height"], fields["model"], fields["quality"]) == (64, 48, "aicr-t", 32)
+    assert fields["total_bytes"] == len(compressed)
+    assert fields["bpp"] == pytest.approx(8 * len(compressed) / (64 * 48))
+    assert all(size >= 0 for size in fields["sections"].values())
+    assert 0 < sum(fields["sections"].values()) <= len(compressed)
+    assert aicr("info", "a.aicr") == OK
+    text = capsys.readouterr().out
+    for part in ("64 x 48", "aicr-t", fields["weight_hash"], f"{len(compressed):,} ("):
+        assert part in text
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert aicr("doctor", "--json") == OK
+    report = json.loads(capsys.readouterr().out)
+    assert report["healthy"]
+    assert report["problems"] == []
+    assert report["package"]["version"] == aicr_ext.__version__
+    assert report["native"]["_C"]["loaded"]
+    assert report["libraries"].keys() >= {"torch", "numpy", "PIL"}
+    assert all(len(entry["sha256"]) == 64 for entry in report["weights"])
+    assert aicr("doctor") == OK
+    text = capsys.readouterr().out
+    for part in (aicr_ext.__version__, "_C", "threads", "self test", report["weights"][0]["sha256"][:16]):
+        assert part in text
+    assert text.splitlines()[-1] == "everything works"
+
+
+def test_doctor_reports_what_is_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def explode(*_: object, **__: object) -> None:
+        raise RuntimeError("out of luck")
+
+    broken = {"loaded": False, "path": None, "reason": "undefined symbol"}
+    monkeypatch.setattr(aicr_ext, "compress", explode)
+    monkeypatch.setattr(aicr_ext._native, "native_status", lambda: {"_C": broken, "build": {}})
+    monkeypatch.setattr(doctor, "LIBRARIES", ("numpy", "no_such_library"))
+    assert aicr("doctor") == SETUP
+    text = capsys.readouterr().out
+    assert "no_such_library NOT USABLE" in text
+    assert "not loaded: undefined symbol" in text
+    assert "  self test: RuntimeError out of luck" in text
+    assert aicr("doctor", "--json") == SETUP
+    report = json.loads(capsys.readouterr().out)
+    assert not report["healthy"]
+    assert len(report["problems"]) == 3
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["compress", "--help"], ["doctor", "--help"]])
+def test_help_documents_the_exit_codes(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert aicr(*argv) == OK
+    text = capsys.readouterr().out
+    page = (Path(__file__).parent.parent / "docs" / "cli.md").read_text()
+    for code in (OK, FAILED, USAGE, SETUP, INTERRUPTED):
+        assert f"\n  {code} " in text
+        assert f"\n| {code} |" in page
+    assert cli.EXIT_CODES in text
+
+
+def test_a_reader_that_goes_away_is_no_error(here: Path, compressed: bytes) -> None:
+    Path("a.aicr").write_bytes(compressed)
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "aicr_ext", "info", "a.aicr"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (OK, "")
+
+
+def test_as_a_program_without_loading_torch(tmp_path: Path) -> None:
+    version = subprocess.run(
+        [sys.executable, "-m", "aicr_ext", "--version"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (version.returncode, version.stdout) == (OK, f"aicr_ext {aicr_ext.__version__}\n")
+    code = (
+        "import sys; from aicr_ext.cli import main; main(['--help']); "
+        "sys.exit(sum(name in sys.modules for name in ('torch', 'numpy', 'PIL')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True).returncode == 0
