@@ -56,6 +56,7 @@ def test_aicr_l_and_t_have_their_documented_sizes():
     assert f"{parameters('aicr-l') / 1e6:.1f}" == "66.8"
     assert f"{convolution_macs('aicr-l') / 1e9:.1f}" == "77.7"
     assert f"{parameters('aicr-t') / 1e6:.2f}" == "7.80"
+    assert f"{convolution_macs('aicr-t') / 1e9:.1f}" == "3.6"
 
 
 def test_configuration_survives_its_dictionary():

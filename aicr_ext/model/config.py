@@ -50,6 +50,13 @@ class ModelConfig:
     linear_shortcut: bool = False
     lambdas: tuple[float, float] = (128.0, 2048.0)
 
+    @property
+    def pyramid(self) -> tuple[int, ...]:
+        """Widths at every resolution from the stem's down to 1/16, where a network may have no blocks of its own."""
+        if self.stem * 2 ** (len(self.widths) - 1) == 16:
+            return self.widths
+        return (*self.widths, 2 * self.widths[-1])
+
     def to_dict(self) -> dict:
         """The fields as plain values, for a checkpoint's metadata."""
         return asdict(self)

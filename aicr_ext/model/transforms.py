@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -21,6 +22,8 @@ def step_size(lam: float) -> float:
 
 def linear_float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """A 1x1 convolution outside autocast: the linear path spans hundreds of steps, more than bfloat16 resolves."""
+    if not torch.amp.is_autocast_available(x.device.type):  # the meta device
+        return conv(x.float())
     with torch.autocast(x.device.type, enabled=False):
         return conv(x.float())
 
@@ -47,21 +50,24 @@ class RateScale(nn.Module):
         return scale[:, :, None, None]
 
 
-def _stage(config: ModelConfig, index: int) -> list[nn.Module]:
-    width, blocks = config.widths[index], config.blocks[index]
-    return [HybridBlock(width, config.groups, config.kernel, config.expansion) for _ in range(blocks)]
+def _stage(config: ModelConfig, index: int) -> nn.Sequential:
+    block = (config.widths[index], config.groups, config.kernel, config.expansion)
+    return nn.Sequential(*(HybridBlock(*block) for _ in range(config.blocks[index])))
 
 
-def _downsample(cin: int, cout: int) -> nn.Module:
+def _downsample(cin: int, cout: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(cin, cout // 4, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
 
 
-def _upsample(cin: int, cout: int) -> nn.Module:
+def _upsample(cin: int, cout: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(cin, cout * 4, 3, padding=1, bias=False), nn.PixelShuffle(2))
 
 
-#: Resolution (downscaling) at which the published networks apply the rate scale.
-_SCALE_AT = 4
+def _rate_scale(config: ModelConfig, ends: tuple[float, float]) -> RateScale:
+    """On the latent beside a linear shortcut, else on the feature at 1/4, as published."""
+    if config.linear_shortcut:
+        return RateScale(config.latent, ends, channelwise=True)
+    return RateScale(config.pyramid[2], ends, channelwise=False)
 
 
 class Analysis(nn.Module):
@@ -69,90 +75,67 @@ class Analysis(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        widths = config.widths
-        stem_in = 3 * config.stem**2
-        unshuffle = [nn.PixelUnshuffle(config.stem)] if config.stem > 1 else []
-        self.stem = nn.Sequential(*unshuffle, nn.Conv2d(stem_in, widths[0], 3, padding=1))
-        self.stages = nn.ModuleList()
-        self.downs = nn.ModuleList()
-        factor, self.scale_after = config.stem, -1
-        for i, width in enumerate(widths):
-            self.stages.append(nn.Sequential(*_stage(config, i)))
-            if factor < 16:
-                following = widths[i + 1] if i + 1 < len(widths) else 2 * width
-                self.downs.append(_downsample(width, following))
-                factor *= 2
-                if factor == _SCALE_AT:
-                    self.scale_after = i
-        last = widths[-1] if len(self.downs) < len(widths) else 2 * widths[-1]
-        self.head = nn.Conv2d(last, config.latent, 3, padding=1)
-        self.linear = nn.Conv2d(3 * 256, config.latent, 1) if config.linear_shortcut else None
+        widths = config.pyramid
+        shuffle = [nn.PixelUnshuffle(config.stem)] if config.stem > 1 else []
+        self.stem = nn.Sequential(*shuffle, nn.Conv2d(3 * config.stem**2, widths[0], 3, padding=1))
+        self.stages = nn.ModuleList(_stage(config, i) for i in range(len(config.widths)))
+        self.downs = nn.ModuleList(_downsample(a, b) for a, b in itertools.pairwise(widths))
+        self.head = nn.Conv2d(widths[-1], config.latent, 3, padding=1)
         if config.linear_shortcut:
             low, high = config.lambdas
-            self.scale = RateScale(config.latent, (1 / step_size(low), 1 / step_size(high)), True)
+            self.linear = nn.Conv2d(3 * 256, config.latent, 1)
+            self.scale = _rate_scale(config, (1 / step_size(low), 1 / step_size(high)))
         else:
-            self.scale = RateScale(4 * widths[0], (0.5, 2.0), False)
+            self.linear = None
+            self.scale = _rate_scale(config, (0.5, 2.0))
 
     def forward(self, x: Tensor, quality: Tensor) -> Tensor:
         scale = self.scale(quality)
-        h = self.stem(x - 0.5 if self.linear is not None else x)
+        h = self.stem(x if self.linear is None else x - 0.5)
         for i, stage in enumerate(self.stages):
             h = stage(h)
             if i < len(self.downs):
                 h = self.downs[i](h)
-            if self.linear is None and i == self.scale_after:
+            if self.linear is None and i == 1:  # now at 1/4
                 h = h * scale
-        y = self.head(h)
+        y = self.head(h).float()
         if self.linear is not None:
-            y = (y.float() + linear_float32(self.linear, F.pixel_unshuffle(x, 16))) * scale
-        return y.float()
+            y = (y + linear_float32(self.linear, F.pixel_unshuffle(x, 16))) * scale
+        return y
 
 
 class Synthesis(nn.Module):
-    """Decoded latent (B, N, H/16, W/16) to the picture (B, 3, H, W); not clamped."""
+    """Decoded latent (B, N, H/16, W/16) to the picture (B, 3, H, W); not clamped. The mirror of the analysis."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        widths = config.widths
-        downs, factor = 0, config.stem
-        while factor < 16:
-            downs, factor = downs + 1, factor * 2
-        first = widths[-1] if downs < len(widths) else 2 * widths[-1]
-        self.head = nn.Conv2d(config.latent, first, 3, padding=1)
-        self.ups = nn.ModuleList()
-        self.stages = nn.ModuleList()
-        self.scale_before = -1
-        factor, width = 16, first
-        order = list(range(len(widths)))[::-1]
-        for n, i in enumerate(order):
-            if width != widths[i]:
-                self.ups.append(_upsample(width, widths[i]))
-                factor //= 2
-            else:
-                self.ups.append(nn.Identity())
-            if factor == _SCALE_AT:
-                self.scale_before = n + 1
-            self.stages.append(nn.Sequential(*_stage(config, i)))
-            width = widths[i]
+        widths = config.pyramid[::-1]
+        self.head = nn.Conv2d(config.latent, widths[0], 3, padding=1)
+        ups = [_upsample(a, b) for a, b in itertools.pairwise(widths)]
+        stages = [_stage(config, i) for i in reversed(range(len(config.widths)))]
+        if len(ups) < len(stages):
+            ups.insert(0, nn.Identity())  # the first stage is at 1/16 already
+        self.ups, self.stages = nn.ModuleList(ups), nn.ModuleList(stages)
         shuffle = [nn.PixelShuffle(config.stem)] if config.stem > 1 else []
-        self.tail = nn.Sequential(nn.Conv2d(width, 3 * config.stem**2, 3, padding=1), *shuffle)
-        self.linear = nn.Conv2d(config.latent, 3 * 256, 1) if config.linear_shortcut else None
+        self.tail = nn.Sequential(nn.Conv2d(widths[-1], 3 * config.stem**2, 3, padding=1), *shuffle)
         if config.linear_shortcut:
             low, high = config.lambdas
-            self.scale = RateScale(config.latent, (step_size(low), step_size(high)), True)
+            self.linear = nn.Conv2d(config.latent, 3 * 256, 1)
+            self.scale = _rate_scale(config, (step_size(low), step_size(high)))
         else:
-            self.scale = RateScale(4 * widths[0], (2.0, 0.5), False)
+            self.linear = None
+            self.scale = _rate_scale(config, (2.0, 0.5))
 
     def forward(self, y_hat: Tensor, quality: Tensor) -> Tensor:
         scale = self.scale(quality)
         if self.linear is not None:
             y_hat = y_hat * scale
         h = self.head(y_hat)
-        for n, (up, stage) in enumerate(zip(self.ups, self.stages, strict=True)):
-            if self.linear is None and n == self.scale_before:
-                h = h * scale
+        for i, (up, stage) in enumerate(zip(self.ups, self.stages, strict=True)):
             h = stage(up(h))
-        x = self.tail(h)
+            if self.linear is None and i == 1:  # now at 1/4
+                h = h * scale
+        x = self.tail(h).float()
         if self.linear is not None:
-            x = x.float() + F.pixel_shuffle(linear_float32(self.linear, y_hat), 16)
-        return x.float()
+            x = x + F.pixel_shuffle(linear_float32(self.linear, y_hat), 16)
+        return x

@@ -88,95 +88,137 @@ def train(options: TrainingOptions) -> Path:
 
     Steps whose gradient norm is not finite are skipped and counted in the log.
     """
-    torch.manual_seed(options.seed)
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    images = load_images(options.data, minimum_side=max(side for _, _, side in options.stages))
-    if options.start is not None:
-        model = load_model(options.start).requires_grad_(True)
-    else:
-        model = AICR(options.model)
-        initialise(model)
-    config = model.config
-    if options.start is None and config.linear_shortcut and not (out / "state.pt").exists():
-        initialise_linear(model, *principal_components(images, config.latent, options.seed))
-    model.to(options.device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(model.parameters(), options.learning_rate, (0.9, 0.98), weight_decay=1e-4)
-    average = _Average(model, options.decay)
-    step, skipped, spent = 0, 0, 0.0
-    if (out / "state.pt").exists():
-        state = torch.load(out / "state.pt", map_location=options.device, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        average.values = state["average"]
-        step, skipped, spent = state["step"], state["skipped"], state["seconds"]
-    sampler = PatchSampler(images, options.seed + step)
-    box = options.minutes * 60
-    started = saved = time.monotonic()
-    sums: list[float] = []
-
-    def checkpoint() -> Path:
-        state = {
-            "model": model.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "average": average.values,
-            "step": step,
-            "skipped": skipped,
-            "seconds": spent + time.monotonic() - started,
-        }
-        torch.save(state, out / "state.tmp")
-        os.replace(out / "state.tmp", out / "state.pt")
-        path = out / f"{config.name}.safetensors"
-        averaged = AICR(config)
-        averaged.load_state_dict(average.values, strict=False)  # all but the tables, which the export makes
-        export_weights(path, averaged, {"steps": str(step)})
-        return path
-
-    with (out / "log.jsonl").open("a") as log:
-        while step < options.max_steps:
-            elapsed = spent + time.monotonic() - started
-            progress = elapsed / box
-            if progress >= 1:
-                break
-            _, count, side = next(s for s in options.stages if progress < s[0])
-            warm = min(1.0, (step + 1) / options.warmup)
-            rate = options.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * progress))
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            target = sampler.batch(count, side).to(options.device)
-            quality = torch.randint(0, QUALITIES, (count,), device=options.device)
-            with torch.autocast(options.device.split(":")[0], torch.bfloat16, enabled=options.bfloat16):
-                result = model(target, quality)
-            lam = lambda_of(quality, config.lambdas)
-            bpp = result.y_bpp + result.z_bpp
-            loss, mse = rate_distortion_loss(bpp, result.picture, target, lam)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-            if torch.isfinite(norm):
-                optimiser.step()
-                average.update(model, step)
-                psnr = -10 * torch.log10(mse.detach()).mean()
-                sums.append([float(v.detach()) for v in (loss, bpp.mean(), result.z_bpp.mean(), psnr, norm)])
-            else:
-                skipped += 1
-            step += 1
-            if step % options.report_every == 0 and sums:
-                names = ("loss", "bpp", "z_bpp", "psnr", "grad_norm")
-                means = {k: round(sum(v) / len(sums), 5) for k, v in zip(names, zip(*sums, strict=True), strict=True)}
-                seconds = round(spent + time.monotonic() - started, 1)
-                entry = {
-                    "step": step,
-                    "seconds": seconds,
-                    "rate": rate,
-                    "batch": count,
-                    "side": side,
-                    **means,
-                }
-                log.write(json.dumps({**entry, "skipped": skipped}) + "\n")
+    run = _Run(options)
+    saved = time.monotonic()
+    with (run.out / "log.jsonl").open("a") as log:
+        while run.step < options.max_steps and run.progress() < 1:
+            run.advance()
+            if run.step % options.report_every == 0 and run.sums:
+                log.write(json.dumps(run.report()) + "\n")
                 log.flush()
-                sums.clear()
             if time.monotonic() - saved > options.save_every * 60:
-                checkpoint()
+                run.checkpoint()
                 saved = time.monotonic()
-    return checkpoint()
+    return run.checkpoint()
+
+
+class _Run:
+    """Everything that changes while a model trains."""
+
+    def __init__(self, options: TrainingOptions) -> None:
+        torch.manual_seed(options.seed)
+        self.options = options
+        self.out = Path(options.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        images = load_images(options.data, minimum_side=max(side for _, _, side in options.stages))
+        self.model = self._initial_model(images)
+        self.model.to(options.device, memory_format=torch.channels_last).train()
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), options.learning_rate, (0.9, 0.98), weight_decay=1e-4
+        )
+        self.average = _Average(self.model, options.decay)
+        self.step, self.skipped, self.seconds_before = 0, 0, 0.0
+        if self._state.exists():
+            self._resume()
+        self.sampler = PatchSampler(images, options.seed + self.step)
+        self.sums: list[tuple[Tensor, ...]] = []
+        self.started = time.monotonic()
+
+    @property
+    def _state(self) -> Path:
+        return self.out / "state.pt"
+
+    def _initial_model(self, images: list[Tensor]) -> AICR:
+        if self.options.start is not None:
+            return load_model(self.options.start).requires_grad_(True)
+        model = AICR(self.options.model)
+        initialise(model)
+        if model.config.linear_shortcut and not self._state.exists():
+            initialise_linear(model, *principal_components(images, model.config.latent, self.options.seed))
+        return model
+
+    def _resume(self) -> None:
+        state = torch.load(self._state, map_location=self.options.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.average.values = state["average"]
+        self.step, self.skipped, self.seconds_before = state["step"], state["skipped"], state["seconds"]
+
+    def seconds(self) -> float:
+        """Time spent, that before resuming included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def progress(self) -> float:
+        """Spent part of the time box, 0 to 1 and beyond."""
+        return self.seconds() / (60 * self.options.minutes)
+
+    def _shape(self) -> tuple[int, int]:
+        """Batch size and patch side at this time."""
+        progress = min(self.progress(), self.options.stages[-1][0])
+        return next((count, side) for end, count, side in self.options.stages if progress <= end)
+
+    def _set_learning_rate(self) -> float:
+        warm = min(1.0, (self.step + 1) / self.options.warmup)
+        rate = self.options.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * min(1.0, self.progress())))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def advance(self) -> None:
+        """One optimiser step on one batch."""
+        options = self.options
+        self._set_learning_rate()
+        count, side = self._shape()
+        target = self.sampler.batch(count, side).to(options.device)
+        quality = torch.randint(0, QUALITIES, (count,), device=options.device)
+        with torch.autocast(torch.device(options.device).type, torch.bfloat16, enabled=options.bfloat16):
+            result = self.model(target, quality)
+        bpp = result.y_bpp + result.z_bpp
+        lam = lambda_of(quality, self.model.config.lambdas)
+        loss, mse = rate_distortion_loss(bpp, result.picture, target, lam)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.clip)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+            self.average.update(self.model, self.step)
+            psnr = -10 * torch.log10(mse).mean()
+            self.sums.append(tuple(v.detach() for v in (loss, bpp.mean(), result.z_bpp.mean(), psnr, norm)))
+        else:
+            self.skipped += 1
+        self.step += 1
+
+    def report(self) -> dict[str, float]:
+        """Means since the last report, for the log."""
+        means = [float(torch.stack(values).mean()) for values in zip(*self.sums, strict=True)]
+        self.sums.clear()
+        count, side = self._shape()
+        names = ("loss", "bpp", "z_bpp", "psnr", "grad_norm")
+        return {
+            "step": self.step,
+            "seconds": round(self.seconds(), 1),
+            "rate": self._set_learning_rate(),
+            "batch": count,
+            "side": side,
+            **{name: round(mean, 5) for name, mean in zip(names, means, strict=True)},
+            "skipped": self.skipped,
+        }
+
+    def checkpoint(self) -> Path:
+        """Writes the state to resume from and the averaged weights, each whole or not at all."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average.values,
+            "step": self.step,
+            "skipped": self.skipped,
+            "seconds": self.seconds(),
+        }
+        temporary = self._state.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self._state)
+        averaged = AICR(self.model.config)
+        averaged.load_state_dict(self.average.values, strict=False)  # all but the tables, which the export makes
+        path = self.out / f"{self.model.config.name}.safetensors"
+        export_weights(path, averaged, {"steps": str(self.step)})
+        return path
