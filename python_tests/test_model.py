@@ -9,13 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from aicr_ext.codec.checkpoint import untrained
 from aicr_ext.model.aicr import AICR, checkerboard
 from aicr_ext.model.config import CONFIGS, get_config
-from aicr_ext.model.entropy import (
-    LOG_SCALE_MAX,
-    LOG_SCALE_MIN,
-    FactorizedPrior,
-    gaussian_bits,
-    scale_level,
-)
+from aicr_ext.model.entropy import FactorizedPrior, gaussian_bits
 from aicr_ext.model.layers import ChannelAttention
 from aicr_ext.model.transforms import RateScale
 from aicr_ext.ops import blocks
@@ -75,14 +69,6 @@ def test_checkerboard_codes_every_place_once_in_two_steps():
     assert first.shape == (1, 4, 3, 5)
     assert first[0, 0, :2, :2].tolist() == [[True, False], [False, True]]
     assert torch.equal(first[0, 0], ~first[0, 2])
-
-
-def test_scale_levels_are_the_nearest_of_128():
-    logs = torch.linspace(LOG_SCALE_MIN, LOG_SCALE_MAX, 128)
-    assert torch.equal(scale_level(logs), torch.arange(128, dtype=torch.uint8))
-    half = (logs[1] - logs[0]) / 2
-    assert torch.equal(scale_level(logs[:-1] + 0.98 * half), torch.arange(127, dtype=torch.uint8))
-    assert scale_level(torch.tensor([-9.0, 9.0])).tolist() == [0, 127]
 
 
 def test_gaussian_bits_sum_to_a_distribution():

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from aicr_ext.codec import container
 from aicr_ext.codec.checkpoint import hyper_tables, load_model
+from aicr_ext.codec.exact import ExactPriors
 from aicr_ext.codec.latents import decode_latents, encode_latents
 from aicr_ext.errors import ModelMismatchError
 from aicr_ext.model.aicr import AICR
@@ -47,6 +48,7 @@ class Codec:
         self.name = self.model.config.name
         self.weight_hash = _hash(self.model)
         self._hyper_tables = hyper_tables(self.model)
+        self._priors = ExactPriors(self.model)
 
     @torch.inference_mode()
     def compress(self, image: Tensor | np.ndarray, *, quality: int = 32) -> bytes | list[bytes]:
@@ -74,7 +76,7 @@ class Codec:
                 f"this codec holds {self.name} with weights {expected.hex()}"
             )
         rows, cols = -(-header.height // 16), -(-header.width // 16)
-        y_hat = decode_latents(self.model, self._hyper_tables, payload, rows, cols)
+        y_hat = decode_latents(self._priors, self._hyper_tables, payload, rows, cols, self.device)
         picture = self.model.synthesis(y_hat, torch.tensor([header.quality], device=self.device))
         return picture[0, :, : header.height, : header.width].clamp(0, 1).contiguous()
 
@@ -87,10 +89,12 @@ class Codec:
         return float(result.y_bpp + result.z_bpp) * x.shape[2] * x.shape[3]
 
     def _encode(self, picture: Tensor, quality: int) -> bytes:
-        y = self.latent(picture, quality)
-        payload = encode_latents(self.model, self._hyper_tables, y)
+        payload = self._encode_latent(self.latent(picture, quality))
         height, width = picture.shape[1:]
         return container.pack(container.Header(self.name, self.weight_hash, quality, width, height), payload)
+
+    def _encode_latent(self, y: Tensor) -> bytes:
+        return encode_latents(self.model, self._priors, self._hyper_tables, y)
 
     def latent(self, picture: Tensor, quality: int) -> Tensor:
         """y (1, N, ceil(H/16), ceil(W/16)) of one picture (3, H, W), uint8 or float in [0, 1], as it is coded."""

@@ -82,13 +82,6 @@ class AICR(nn.Module):
         """What the entropy networks see of a latent: asinh(y) beside a linear shortcut, whose range is wide."""
         return torch.asinh(y) if self.config.linear_shortcut else y
 
-    def split_parameters(self, parameters: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        """First-step parameters as (quant step or None, log scale, mean)."""
-        if not self.config.quant_step:
-            return None, *parameters.chunk(2, 1)
-        step, log_scale, mean = parameters.chunk(3, 1)
-        return step.clamp_min(0.5), log_scale, mean
-
     def forward(self, x: Tensor, quality: Tensor) -> Output:
         """The relaxed codec of training: noise for the rate, straight-through rounding for the picture."""
         y = self.analysis(x, quality)
@@ -96,7 +89,7 @@ class AICR(nn.Module):
         z = self.hyper_analysis(y)
         noisy_z = z + torch.rand_like(z) - 0.5 if self.training else torch.round(z)
         parameters = self.first_parameters(round_ste(z), h, w)
-        step, log_scale, mean = self.split_parameters(parameters)
+        step, log_scale, mean = self.config.split(parameters)
         if step is not None:
             y = y / step
         first = checkerboard(y.shape[1], h, w, y.device)

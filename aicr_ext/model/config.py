@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from torch import Tensor
+
 __all__ = ["CONFIGS", "QUALITIES", "ModelConfig", "get_config"]
 
 #: Number of quality indexes that one set of weights serves (0 = smallest file, 63 = best picture).
@@ -56,6 +58,13 @@ class ModelConfig:
         if self.stem * 2 ** (len(self.widths) - 1) == 16:
             return self.widths
         return (*self.widths, 2 * self.widths[-1])
+
+    def split(self, parameters: Tensor, dim: int = 1) -> tuple[Tensor | None, Tensor, Tensor]:
+        """First-step parameters as (quantiser step of at least 0.5, or None; log scale; mean), along ``dim``."""
+        if not self.quant_step:
+            return None, *parameters.chunk(2, dim)
+        step, log_scale, mean = parameters.chunk(3, dim)
+        return step.clamp_min(0.5), log_scale, mean
 
     def to_dict(self) -> dict:
         """The fields as plain values, for a checkpoint's metadata."""

@@ -26,20 +26,12 @@ __all__ = [
     "PriorFusion",
     "SpatialPrior",
     "gaussian_bits",
-    "scale_level",
 ]
 
 #: Standard deviations are coded as one of this many log-spaced levels.
 SCALE_LEVELS = 128
 LOG_SCALE_MIN = math.log(0.11)
 LOG_SCALE_MAX = math.log(64.0)
-_LEVELS_PER_UNIT = (SCALE_LEVELS - 1) / (LOG_SCALE_MAX - LOG_SCALE_MIN)
-
-
-def scale_level(log_scale: Tensor) -> Tensor:
-    """The nearest of the 128 levels of a log standard deviation, uint8."""
-    level = torch.round((log_scale - LOG_SCALE_MIN) * _LEVELS_PER_UNIT)
-    return level.clamp(0, SCALE_LEVELS - 1).to(torch.uint8)
 
 
 def gaussian_bits(residual: Tensor, log_scale: Tensor) -> Tensor:
