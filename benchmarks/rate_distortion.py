@@ -141,6 +141,25 @@ def comparisons(means: list[Row], name: str, anchors: Path | None) -> list[Row]:
     return rows
 
 
+def plot(means: list[Row], path: Path) -> None:
+    """PSNR and MS-SSIM (dB) over bits per pixel, one line per codec of the run."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    for axis, metric, label in zip(axes, ("psnr", "ms_ssim_db"), ("PSNR, dB", "MS-SSIM, dB"), strict=True):
+        for codec in dict.fromkeys(row["codec"] for row in means):
+            points = sorted((row["bpp"], row[metric]) for row in means if row["codec"] == codec)
+            style = "--" if codec in BASELINES else "-"
+            axis.plot(*zip(*points, strict=True), style, marker="o", markersize=3, label=codec)
+        axis.set(xlabel="bits per pixel, whole file", ylabel=label, xlim=(0, 2))
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.savefig(path, dpi=100)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("folder", type=Path, help="lossless pictures, for instance the Kodak suite")
@@ -148,6 +167,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--qualities", type=int, nargs="+", default=np.linspace(0, 63, 8).round().astype(int).tolist())
     parser.add_argument("--anchors", type=Path, help="JSON of published curves: {codec: {bpp: [], psnr: []}}")
+    parser.add_argument("--plot", type=Path, help="file for a picture of the curves")
     parser.add_argument("--out", type=Path, help="folder for pictures.csv, means.csv and bd.csv")
     args = parser.parse_args()
     codec = aicr_ext.Codec(args.model, args.device)
@@ -172,6 +192,8 @@ def main() -> None:
         f"\n{len(pictures)} pictures, {codec.name} weights {codec.weight_hash[:4].hex()}, torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads on {codec.device}; peak memory of the process {peak:.2f} GiB"
     )
+    if args.plot:
+        plot(means, args.plot)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         for name, table in (("pictures", rows), ("means", means), ("bd", scores)):

@@ -84,6 +84,14 @@ def test_any_number_of_threads_gives_the_same_bits(model):
     assert all(torch.equal(a, b) for r in results[1:] for a, b in zip(r, results[0], strict=True))
 
 
+def test_strips_give_the_same_bits(model, monkeypatch):
+    z, y = latents(model, 29, 7)
+    priors = ExactPriors(model)
+    whole = both_steps(priors, z, y)
+    monkeypatch.setattr(exact, "_STRIP_VALUES", 1)
+    assert all(torch.equal(a, b) for a, b in zip(both_steps(priors, z, y), whole, strict=True))
+
+
 def test_other_instruction_sets_decode_the_same_file(tmp_path):
     """A file decodes in a process whose matrix library may use no more than SSE or AVX2."""
     data = aicr_ext.compress(smooth(90, 70), quality=45)

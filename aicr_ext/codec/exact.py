@@ -34,6 +34,9 @@ _WEIGHT_GRID = 2.0**16
 #: Largest sum of products, in units of the product's grid, that float64 holds exactly.
 _EXACT = 2.0**53
 
+#: Values of one strip's input; larger maps are worked through in strips of rows, which changes no bit.
+_STRIP_VALUES = 1 << 20
+
 # Written out: a library's logarithm may differ in the last bit.
 _LOG_SCALE_MIN = -2.2072749131897207
 _LEVELS_PER_UNIT = 19.949237839971456
@@ -65,13 +68,24 @@ class ExactPriors:
     def first_parameters(self, z: Tensor, height: int, width: int) -> Tensor:
         """Parameters (h, w, 2N or 3N) of the first step, from the integers z (1, Z, ceil(h/4), ceil(w/4)); float64."""
         x = z[0].permute(1, 2, 0).double()
-        x = self._run(self.prior_fusion, self._run(self.hyper_decoder, x))
+        x = self._in_strips(self.prior_fusion, self._run(self.hyper_decoder, x))
         return x[:height, :width]
 
     def second_parameters(self, y_first: Tensor, parameters: Tensor) -> Tensor:
         """Log scale and mean (h, w, 2N) of the second step, from the first step's values (h, w, N), 0 elsewhere."""
         seen = asinh(y_first) if self.config.linear_shortcut else y_first
-        return self._run(self.spatial_prior, torch.cat([seen, parameters], 2))
+        return self._in_strips(self.spatial_prior, torch.cat([seen, parameters], 2))
+
+    def _in_strips(self, network: nn.Sequential, x: Tensor) -> Tensor:
+        """A network without upsampling, strip by strip; each 3x3 convolution in it reaches one row further."""
+        height, width, channels = x.shape
+        rows, reach = max(8, _STRIP_VALUES // (width * channels)), len(network)
+        parts = []
+        for start in range(0, height, rows):
+            first, last = max(start - reach, 0), min(start + rows + reach, height)
+            part = self._run(network, x[first:last])
+            parts.append(part[start - first : min(start + rows, height) - first])
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _run(self, module: nn.Module, x: Tensor) -> Tensor:
         if isinstance(module, nn.Sequential):
