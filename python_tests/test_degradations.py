@@ -7,6 +7,7 @@ import io
 import json
 import math
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ from aicr_ext.degradations import (
     random_depth,
     replay,
     scatter,
+    sheet,
     to_linear,
     to_srgb,
 )
@@ -499,6 +501,22 @@ def test_bad_combinations_are_named() -> None:
         random_degradation(torch.full((3, 2, 2), math.nan), generator())
     with pytest.raises(ValueError, match="record: expected steps with kind, seed and parameters, got "):
         replay(picture(), [{"kind": "rain"}])
+
+
+# The picture of the documentation
+
+
+def test_contact_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo, out = tmp_path / "photo.png", tmp_path / "sheet.jpg"
+    smooth(64, 16).save(photo)
+    assert sheet.main([str(photo), str(out)]) == 0
+    with Image.open(out) as written:
+        assert written.format == "JPEG"
+        assert written.size == sheet.contact_sheet(smooth(64, 16)).size
+    shown = {step.kind for _, steps in sheet.PANELS for step in steps}
+    assert shown == set(KINDS)
+    assert sheet.main([str(tmp_path / "none.png"), str(out)]) == 1
+    assert "none.png" in capsys.readouterr().err
 
 
 # Errors
