@@ -44,6 +44,7 @@ def examine() -> dict[str, Any]:
         "libraries": {name: part(name, lambda name=name: _library_version(name)) for name in LIBRARIES},
         "native": part("native libraries", _native),
         "cpu": part("CPU", _cpu),
+        "coder_isa": part("entropy coder", _coder_isa),
         "gpus": part("GPU", _gpus),
         "weights": part("weights", _weights),
         "self_test": part("self test", _self_test),
@@ -78,6 +79,7 @@ def as_text(report: dict[str, Any]) -> str:
     if cpu := report["cpu"]:
         lines.append(f"CPU         {cpu['model']}, {cpu['cores']} cores, {cpu['threads']} threads")
         lines.append(f"  features  {', '.join(cpu['features']) or 'unknown'}")
+    lines.append(f"coder       {report['coder_isa'] or 'NOT USABLE'}")
     lines += [f"GPU         {gpu}" for gpu in report["gpus"] or ["none"]]
     for file in report["weights"] or []:
         known = f"weights {file['weight_hash'] or 'NOT USABLE'}, sha256 {file['sha256'][:16]}"
@@ -114,6 +116,12 @@ def _cpu() -> dict[str, Any]:
     from . import _native
 
     return cpu | {"threads": torch.get_num_threads(), "features": list(_native.cpu_features())}
+
+
+def _coder_isa() -> str:
+    from . import _native
+
+    return _native.coder_isa()
 
 
 def _gpus() -> list[str]:
