@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["as_text", "examine"]
+__all__ = ["as_text", "examine", "examine_cpu"]
 
 LIBRARIES = ("torch", "numpy", "PIL", "safetensors", "tqdm")
 _PACKAGE = Path(__file__).parent
@@ -43,7 +43,7 @@ def examine() -> dict[str, Any]:
         "system": platform.platform(),
         "libraries": {name: part(name, lambda name=name: _library_version(name)) for name in LIBRARIES},
         "native": part("native libraries", _native),
-        "cpu": part("CPU", _cpu),
+        "cpu": part("CPU", examine_cpu),
         "coder_isa": part("entropy coder", _coder_isa),
         "gpus": part("GPU", _gpus),
         "weights": part("weights", _weights),
@@ -106,7 +106,8 @@ def _native() -> dict[str, Any]:
     return _native.native_status()
 
 
-def _cpu() -> dict[str, Any]:
+def examine_cpu() -> dict[str, Any]:
+    """Model, cores, threads torch uses, and instruction sets of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

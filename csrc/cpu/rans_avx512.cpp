@@ -1,5 +1,5 @@
-// The coder's loops for AVX-512 (F, BW, DQ, VL, VBMI, VBMI2). 32 lanes are two registers of 16 states; a
-// round takes both through the same steps, and one permutation hands out the words of all 32.
+// The coder's loops for AVX-512 (F, BW, DQ, VL, VBMI, VBMI2). 32 lanes are two registers of 16 states, which
+// each round takes through the same steps side by side; 8 lanes are left to AVX2.
 //
 // Only functions with AICR_TARGET are compiled for that instruction set, because the linker may keep this
 // file's copy of any function that other files use too. For the same reason there are no lambdas here.
@@ -94,13 +94,15 @@ AICR_TARGET bool decode_wide(const TableSet& tables, const uint8_t* index, size_
             _mm512_add_epi32(_mm512_mullo_epi32(frequency_less_1, quotient), _mm512_add_epi32(rest, bias));
         needs[h] = _mm512_cmplt_epu32_mask(state[h], state_low);
       }
-      const __mmask32 all = _mm512_kunpackw(needs[1], needs[0]);
-      const __m512i words = _mm512_maskz_expand_epi16(all, _mm512_loadu_si512(word));
-      word += 2 * _mm_popcnt_u32(all);
-      state[0] = _mm512_mask_or_epi32(state[0], needs[0], _mm512_slli_epi32(state[0], kWordBits),
-                                      _mm512_cvtepu16_epi32(_mm512_castsi512_si256(words)));
-      state[1] = _mm512_mask_or_epi32(state[1], needs[1], _mm512_slli_epi32(state[1], kWordBits),
-                                      _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(words, 1)));
+      // Two loads of words, the second depending on the first, are sooner there than one for all 32 lanes,
+      // whose expansion has to wait for both halves.
+#pragma GCC unroll 2
+      for (int h = 0; h < kHalves; ++h) {
+        const __m256i next = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(word));
+        const __m512i words = _mm512_maskz_expand_epi32(needs[h], _mm512_cvtepu16_epi32(next));
+        word += 2 * _mm_popcnt_u32(needs[h]);
+        state[h] = _mm512_mask_or_epi32(state[h], needs[h], _mm512_slli_epi32(state[h], kWordBits), words);
+      }
     }
     _mm512_storeu_si512(entry, entries[0]);
     _mm512_storeu_si512(entry + 64, entries[1]);
