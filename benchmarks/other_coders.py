@@ -62,7 +62,8 @@ class _CompressAI:
         # does not load beside every build of torch. None of them is needed here.
         if not hasattr(torch.ops.torchvision, "nms"):
             self._library = torch.library.Library("torchvision", "DEF")
-            self._library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            for name in ("nms", "qnms"):
+                self._library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         from compressai.entropy_models import GaussianConditional
 
         self.name = f"compressai {importlib.metadata.version('compressai')}"

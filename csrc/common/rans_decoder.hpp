@@ -125,10 +125,8 @@ class RansDecoder {
   void join(const uint8_t* entry, const uint8_t* index, size_t count, const TableSet& tables,
             int16_t* symbols) {
     for (size_t done = 0; done < count;) {
-      if (kernels_.join != nullptr) {
-        done += kernels_.join(tables, index + done, entry + done, count - done, raw_, symbols + done);
-      }
-      const size_t end = kernels_.join != nullptr ? std::min(count, done + kBlock) : count;
+      done += kernels_.join(tables, index + done, entry + done, count - done, raw_, symbols + done);
+      const size_t end = std::min(count, done + kBlock);
       BitReader raw = raw_;
       for (; done < end; ++done) symbols[done] = join_one(entry[done], tables.info(index[done]), raw);
       raw_ = raw;

@@ -49,7 +49,7 @@ struct RansKernels {
   Decode decode_narrow;
 
   // Symbols of entries, with their raw bits: as many leading blocks as hold no escape and have all their
-  // bits; returns the number of symbols done. Null: none.
+  // bits; returns the number of symbols done.
   using Join = size_t (*)(const TableSet& tables, const uint8_t* index, const uint8_t* entry, size_t count,
                           BitReader& raw, int16_t* symbols);
   Join join;

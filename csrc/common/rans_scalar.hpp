@@ -78,7 +78,30 @@ bool decode_scalar(const TableSet& tables, const uint8_t* index, size_t groups, 
   return word <= lanes.words_end;
 }
 
-// The same backwards. kWritePadding words in front are not needed here; one is.
+// Raw bits are read as if they were there, and counted once per block.
+inline size_t join_scalar(const TableSet& tables, const uint8_t* index, const uint8_t* entry, size_t count,
+                          BitReader& raw, int16_t* symbols) {
+  if (!tables.is_compact()) return 0;
+  size_t done = 0;
+  for (; done + kBlock <= count; done += kBlock) {
+    uint64_t position = raw.position();
+    bool escape = false;
+    for (size_t i = done; i < done + kBlock; ++i) {
+      const TableInfo& info = tables.info(index[i]);
+      const uint32_t power = 1u << info.shift;
+      const auto number = static_cast<uint32_t>(raw.window(position)) & (power - 1);
+      const auto quotient = static_cast<uint32_t>(info.offset + entry[i]);
+      symbols[i] = static_cast<int16_t>((quotient << info.shift) + number - (power >> 1));
+      position += info.shift;
+      escape |= entry[i] == kEscapeMark;
+    }
+    if (escape || !raw.has(position - raw.position())) break;
+    raw.skip(position - raw.position());
+  }
+  return done;
+}
+
+// decode_group_scalar backwards. One word in front of the last one put down may be overwritten.
 template <int kLanes, bool kWhole>
 inline void encode_group_scalar(const TableSet& tables, const uint8_t* index, const uint8_t* entry,
                                 size_t count, std::array<uint32_t, kWideLanes>& states, uint16_t*& words) {

@@ -41,8 +41,8 @@ std::atomic<const RansKernels*> selected{nullptr};
 }  // namespace
 
 const RansKernels kScalarKernels = {
-    "scalar", decode_scalar<kWideLanes>, decode_scalar<kNarrowLanes>,
-    nullptr,  encode_scalar<kWideLanes>, encode_scalar<kNarrowLanes>,
+    "scalar",    decode_scalar<kWideLanes>, decode_scalar<kNarrowLanes>,
+    join_scalar, encode_scalar<kWideLanes>, encode_scalar<kNarrowLanes>,
     nullptr,
 };
 
