@@ -19,7 +19,7 @@ import torch  # before the libraries below, which use the torch libraries alread
 
 from .errors import NativeLibraryError
 
-__all__ = ["HAS_CUDA_OPS", "HAS_OPS", "cpu_features", "native_status", "require_C"]
+__all__ = ["HAS_CUDA_OPS", "HAS_OPS", "coder_isa", "cpu_features", "native_status", "require_C"]
 
 
 @dataclass(frozen=True)
@@ -106,3 +106,14 @@ def native_status() -> dict[str, Any]:
 def cpu_features() -> list[str]:
     """Instruction sets of this processor that kernels choose by, oldest first; empty without ``_C``."""
     return _C.cpu_features() if _C is not None else []
+
+
+def coder_isa() -> str:
+    """The instruction set the entropy coder uses: ``scalar``, ``avx2`` or ``avx512``; empty without ``_C``.
+
+    The fastest this processor has, unless the environment variable ``AICR_ISA`` names another.
+
+    Raises:
+        ValueError: the variable names none that this processor has.
+    """
+    return _C.coder_isa() if _C is not None else ""

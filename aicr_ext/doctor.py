@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["as_text", "examine"]
+__all__ = ["as_text", "examine", "examine_cpu"]
 
 LIBRARIES = ("torch", "numpy", "PIL", "safetensors", "tqdm")
 _PACKAGE = Path(__file__).parent
@@ -43,7 +43,8 @@ def examine() -> dict[str, Any]:
         "system": platform.platform(),
         "libraries": {name: part(name, lambda name=name: _library_version(name)) for name in LIBRARIES},
         "native": part("native libraries", _native),
-        "cpu": part("CPU", _cpu),
+        "cpu": part("CPU", examine_cpu),
+        "coder_isa": part("entropy coder", _coder_isa),
         "gpus": part("GPU", _gpus),
         "weights": part("weights", _weights),
         "self_test": part("self test", _self_test),
@@ -78,6 +79,7 @@ def as_text(report: dict[str, Any]) -> str:
     if cpu := report["cpu"]:
         lines.append(f"CPU         {cpu['model']}, {cpu['cores']} cores, {cpu['threads']} threads")
         lines.append(f"  features  {', '.join(cpu['features']) or 'unknown'}")
+    lines.append(f"coder       {report['coder_isa'] or 'NOT USABLE'}")
     lines += [f"GPU         {gpu}" for gpu in report["gpus"] or ["none"]]
     for file in report["weights"] or []:
         known = f"weights {file['weight_hash'] or 'NOT USABLE'}, sha256 {file['sha256'][:16]}"
@@ -104,7 +106,8 @@ def _native() -> dict[str, Any]:
     return _native.native_status()
 
 
-def _cpu() -> dict[str, Any]:
+def examine_cpu() -> dict[str, Any]:
+    """Model, cores, threads torch uses, and instruction sets of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -114,6 +117,12 @@ def _cpu() -> dict[str, Any]:
     from . import _native
 
     return cpu | {"threads": torch.get_num_threads(), "features": list(_native.cpu_features())}
+
+
+def _coder_isa() -> str:
+    from . import _native
+
+    return _native.coder_isa()
 
 
 def _gpus() -> list[str]:

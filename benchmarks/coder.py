@@ -1,22 +1,37 @@
 """Speed and overhead of the entropy coder: ``python -m benchmarks.coder [--symbols N] [--csv FILE]``.
 
 Two workloads with the Gaussian tables: A draws the scale of each symbol uniformly from the 127 coded levels,
-B mostly from the small ones, as a real picture does. One thread; the median of several runs. The overhead is
-that of the whole stream over the ideal code length of the same symbols.
+B mostly from the small ones, as a real picture does. Every instruction set of this processor takes part, with
+one thread and with two, each of which has a stream of its own; then whatever other coder can be imported
+(``benchmarks/other_coders.py``). They take turns, so that a busy machine is the same to all.
+
+Times are processor time of the threads, not of the clock: waiting for a core does not count, sharing its
+caches with other programs does. With two threads the slower one counts. The overhead is that of the whole
+stream over the ideal code length of the same symbols.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import math
-from collections.abc import Sequence
+import re
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
 
+from aicr_ext import _native, doctor
 from aicr_ext.codec.rans import Decoder, Encoder
 from aicr_ext.codec.tables import gaussian_probabilities, gaussian_sigmas, gaussian_tables
 
-from .timing import measure, print_table, write_csv
+from .other_coders import other_coders
+from .timing import print_table, write_csv
 
 WORKLOADS = {
     "A, uniform": np.ones(128),
@@ -38,44 +53,113 @@ def draw(weights: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, float
     return symbols, index, ideal
 
 
-def run(name: str, weights: np.ndarray, count: int) -> dict[str, object]:
-    tables = gaussian_tables()
-    symbols, index, ideal = draw(weights, count)
+class Ours:
+    """The coder with one instruction set and number of lanes."""
 
-    def encode() -> bytes:
-        encoder = Encoder()
-        encoder.push(symbols, index, tables)
+    def __init__(self, isa: str, lanes: int) -> None:
+        self.name, self.isa, self.lanes = f"aicr_ext, {isa}, {lanes} lanes", isa, lanes
+        self.tables = gaussian_tables()
+
+    def encode(self, symbols: np.ndarray, index: np.ndarray) -> bytes:
+        encoder = Encoder(self.lanes)
+        encoder.push(symbols, index, self.tables)
         return encoder.finish()
 
-    data = encode()
-
-    def decode() -> np.ndarray:
+    def decode(self, data: bytes, index: np.ndarray) -> np.ndarray:
         decoder = Decoder(data)
-        decoded = decoder.pop(index, tables)
+        symbols = decoder.pop(index, self.tables)
         decoder.finish()
-        return decoded
+        return symbols
 
-    if not np.array_equal(decode(), symbols):
-        raise RuntimeError(f"workload {name}: the decoded symbols are not those that were coded")
+
+def processor_time(call: Callable[[], object], threads: int) -> float:
+    """Seconds of processor time that ``call`` takes, on the slowest of several threads running it at once."""
+    seconds = [0.0] * threads
+    start = threading.Barrier(threads)
+
+    def work(number: int) -> None:
+        start.wait()
+        begin = time.thread_time()
+        call()
+        seconds[number] = time.thread_time() - begin
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return max(seconds)
+
+
+def run(name: str, weights: np.ndarray, count: int, rounds: int) -> list[dict[str, object]]:
+    symbols, index, ideal = draw(weights, count)
+    native = _native.require_C()
+    ours = [Ours(isa, lanes) for isa in native.coder_isas() for lanes in (32, 8)]
+    contenders = [(coder, threads) for coder in ours for threads in (1, 2)]
+    contenders += [(coder, 1) for coder in other_coders()]
+    rows, times = [], []
+    for coder, threads in contenders:
+        native.select_coder_isa(getattr(coder, "isa", ""))
+        data = coder.encode(symbols, index)
+        if not np.array_equal(coder.decode(data, index), symbols):
+            raise RuntimeError(f"workload {name}: what {coder.name} decoded is not what was coded")
+        size = len(data)
+        rows.append(
+            {
+                "workload": name,
+                "coder": coder.name,
+                "threads": threads,
+                "symbols": threads * count,
+                "bits/symbol": 8 * size / count,
+                "overhead %": 100 * (8 * size / ideal - 1) if ideal else math.inf,
+            }
+        )
+        times.append(([], [], data))
+    for _ in range(rounds):
+        for (coder, threads), (encoding, decoding, data) in zip(contenders, times, strict=True):
+            native.select_coder_isa(getattr(coder, "isa", ""))
+            encoding.append(processor_time(lambda c=coder: c.encode(symbols, index), threads))
+            decoding.append(processor_time(lambda c=coder, d=data: c.decode(d, index), threads))
+    native.select_coder_isa("")
+    for row, (encoding, decoding, _) in zip(rows, times, strict=True):
+        row["encode Msym/s"] = row["symbols"] / statistics.median(encoding) / 1e6
+        row["decode Msym/s"] = row["symbols"] / statistics.median(decoding) / 1e6
+    return rows
+
+
+def circumstances() -> dict[str, str]:
+    """Processor, day and commit, for the file of results."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return {
-        "workload": name,
-        "symbols": count,
-        "bits/symbol": 8 * len(data) / count,
-        "overhead %": 100 * (8 * len(data) / ideal - 1) if ideal else math.inf,
-        "encode Msym/s": count / measure(encode, 1.0) / 1e6,
-        "decode Msym/s": count / measure(decode, 1.0) / 1e6,
+        "cpu": doctor.examine_cpu()["model"],
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "commit": commit.stdout.strip() or "unknown",
     }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.coder", description="speed of the entropy coder")
-    parser.add_argument("--symbols", type=int, default=4_000_000)
-    parser.add_argument("--csv", help="also write the table to this file")
+    parser.add_argument("--symbols", type=int, default=1_000_000, help="per stream (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="of which the median counts (default: %(default)s)")
+    parser.add_argument("--csv", help="also write the table to this file; 'auto' names it after the processor")
     options = parser.parse_args(argv)
-    rows = [run(name, weights, options.symbols) for name, weights in WORKLOADS.items()]
+    torch.set_num_threads(1)  # of the other coders
+    rows = [row for name, weights in WORKLOADS.items() for row in run(name, weights, options.symbols, options.rounds)]
     print_table(rows)
     if options.csv:
-        write_csv(options.csv, rows)
+        facts = circumstances()
+        path = Path(options.csv)
+        if options.csv == "auto":
+            name = re.sub(r"[^a-z0-9]+", "-", facts["cpu"].lower()).strip("-")
+            path = Path(__file__).parent / "results" / f"coder-{name}.csv"
+            path.parent.mkdir(exist_ok=True)
+        write_csv(path, [row | facts for row in rows])
 
 
 if __name__ == "__main__":

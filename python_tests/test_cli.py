@@ -368,6 +368,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert report["problems"] == []
     assert report["package"]["version"] == aicr_ext.__version__
     assert report["native"]["_C"]["loaded"]
+    assert report["coder_isa"] in ("scalar", "avx2", "avx512")
     assert report["libraries"].keys() >= {"torch", "numpy", "PIL"}
     assert all(len(entry["sha256"]) == 64 for entry in report["weights"])
     assert aicr("doctor") == OK

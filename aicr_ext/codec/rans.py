@@ -22,6 +22,7 @@ import hashlib
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from .._native import require_C
 
@@ -48,8 +49,13 @@ def _integers(value: npt.ArrayLike, name: str, dtype: type, ndim: int) -> np.nda
     return np.array(array, dtype=dtype, order="C")
 
 
-def _vector(value: np.ndarray, name: str, dtype: type) -> np.ndarray:
-    """``value`` unchanged, if it is a contiguous one-dimensional array of ``dtype``."""
+def _vector(value: np.ndarray | torch.Tensor, name: str, dtype: type) -> np.ndarray:
+    """``value`` as an array on the same memory, if it is a contiguous one-dimensional array or CPU tensor of
+    ``dtype``."""
+    if isinstance(value, torch.Tensor):
+        if value.device.type != "cpu":
+            raise ValueError(f"{name} must be in the memory of the CPU, got a tensor on {value.device}")
+        value = value.detach().numpy()
     if not isinstance(value, np.ndarray):
         raise ValueError(f"{name} must be a NumPy array of {np.dtype(dtype)}, got {type(value).__name__}")
     if value.dtype != dtype or value.ndim != 1 or not value.flags.c_contiguous:
@@ -127,11 +133,12 @@ class Encoder:
     def __init__(self, lanes: int | None = None) -> None:
         self._native = require_C().RansEncoder(0 if lanes is None else lanes)
 
-    def push(self, symbols: np.ndarray, index: np.ndarray, tables: TableSet) -> None:
+    def push(self, symbols: np.ndarray | torch.Tensor, index: np.ndarray | torch.Tensor, tables: TableSet) -> None:
         """Append a segment, in the order in which it will be decoded.
 
         Args:
-            symbols: ``[n]`` int16, any values; 0 where the table is a skip table.
+            symbols: ``[n]`` int16, any values; 0 where the table is a skip table. An array or a tensor on the
+                CPU, like ``index``.
             index: ``[n]`` uint8, the table of each symbol.
             tables: may differ from segment to segment.
 
@@ -139,8 +146,8 @@ class Encoder:
             ValueError: wrong type or length, an index without a table, a symbol other than 0 on a skip table.
                 The encoder is then as it was before the call.
         """
-        _vector(symbols, "symbols", np.int16)
-        _vector(index, "index", np.uint8)
+        symbols = _vector(symbols, "symbols", np.int16)
+        index = _vector(index, "index", np.uint8)
         if len(symbols) != len(index):
             raise ValueError(f"symbols and index must have one length, got {len(symbols)} and {len(index)}")
         self._native.push(symbols, index, tables._native)
@@ -166,17 +173,37 @@ class Decoder:
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         self._native = require_C().RansDecoder(memoryview(data).cast("B"))
 
-    def pop(self, index: np.ndarray, tables: TableSet) -> np.ndarray:
+    def pop(
+        self,
+        index: np.ndarray | torch.Tensor,
+        tables: TableSet,
+        out: np.ndarray | torch.Tensor | None = None,
+    ) -> np.ndarray:
         """Decode the next segment: ``[n]`` uint8 table indices in, ``[n]`` int16 symbols out.
 
         The symbols of a damaged stream are meaningless until :meth:`finish` has passed.
 
+        Args:
+            index: array or tensor on the CPU. Other threads must leave it alone during the call.
+            tables: those of the segment.
+            out: array or tensor on the CPU, ``[n]`` int16, which the symbols are written to; ``None`` makes a
+                new array.
+
+        Returns:
+            the symbols, as an array; with ``out``, on its memory.
+
         Raises:
-            ValueError: ``index`` has the wrong type, or names a table that is not there.
+            ValueError: ``index`` or ``out`` has the wrong type or length, or ``index`` names a table that is
+                not there.
             TruncatedError: the stream ends before the segment does.
             FormatError: an escape or symbol that no encoder writes, or a stream that has failed before.
         """
-        return self._native.pop(_vector(index, "index", np.uint8), tables._native)
+        index = _vector(index, "index", np.uint8)
+        symbols = np.empty(len(index), np.int16) if out is None else _vector(out, "out", np.int16)
+        if len(symbols) != len(index):
+            raise ValueError(f"out and index must have one length, got {len(symbols)} and {len(index)}")
+        self._native.pop(index, tables._native, symbols)
+        return symbols
 
     def finish(self) -> None:
         """Check that the stream ends where the last segment did and that its symbols are those that were

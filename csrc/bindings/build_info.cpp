@@ -43,6 +43,7 @@ std::vector<std::string> cpu_features() {
   AICR_ADD_IF_SUPPORTED("avx512f");
   AICR_ADD_IF_SUPPORTED("avx512bw");
   AICR_ADD_IF_SUPPORTED("avx512vl");
+  AICR_ADD_IF_SUPPORTED("avx512vbmi");
   AICR_ADD_IF_SUPPORTED("avx512vbmi2");
   AICR_ADD_IF_SUPPORTED("avx512vnni");
 #undef AICR_ADD_IF_SUPPORTED

@@ -1,8 +1,11 @@
 // The coder for Python. Arguments arrive checked by aicr_ext/codec/rans.py, which is the public face; what is
 // checked here is what memory safety needs. The interpreter lock is released while symbols are coded.
 #include <pybind11/numpy.h>
+#include <pybind11/stl.h>
 
 #include <memory>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -10,6 +13,7 @@
 #include "common/crc32c.hpp"
 #include "common/rans_decoder.hpp"
 #include "common/rans_encoder.hpp"
+#include "common/rans_kernels.hpp"
 #include "common/rans_tables.hpp"
 #include "common/stream_error.hpp"
 
@@ -62,17 +66,15 @@ std::unique_ptr<RansDecoder> make_decoder(const py::buffer& data) {
   return std::make_unique<RansDecoder>(static_cast<const uint8_t*>(info.ptr), static_cast<size_t>(info.size));
 }
 
-Array<int16_t> pop(RansDecoder& decoder, const Array<uint8_t>& index,
-                   const std::shared_ptr<TableSet>& tables) {
-  Array<int16_t> symbols(index.size());
-  int16_t* symbol_data = symbols.mutable_data();
+void pop(RansDecoder& decoder, const Array<uint8_t>& index, const std::shared_ptr<TableSet>& tables,
+         Array<int16_t>& symbols) {
+  if (symbols.size() != index.size())
+    throw std::invalid_argument("symbols and index must have the same length");
+  int16_t* symbol_data = symbols.mutable_data();  // throws if it is read-only
   const uint8_t* index_data = index.data();
   const auto count = static_cast<size_t>(index.size());
-  {
-    py::gil_scoped_release unlocked;
-    decoder.pop(index_data, count, *tables, symbol_data);
-  }
-  return symbols;
+  py::gil_scoped_release unlocked;
+  decoder.pop(index_data, count, *tables, symbol_data);
 }
 
 const char* python_name(StreamErrorKind kind) {
@@ -108,16 +110,22 @@ void bind_coder(py::module_& module) {
   py::register_local_exception_translator(&translate);
   module.def("crc32c", &crc32c_of, py::arg("data"), py::arg("portable") = false,
              "CRC-32C of bytes; portable=True keeps off the processor's own instruction.");
+  module.def(
+      "coder_isa", [] { return std::string(active_kernels().name); },
+      "Name of the instruction set the coder uses.");
+  module.def("coder_isas", &available_kernels, "Names of those it could use here, slowest first.");
+  module.def("select_coder_isa", &select_kernels, py::arg("name"),
+             "Fix the instruction set for coders made from now on; '' leaves it to AICR_ISA again.");
   py::class_<TableSet, std::shared_ptr<TableSet>>(module, "RansTables")
       .def(py::init(&make_tables), py::arg("frequencies").noconvert(), py::arg("sizes").noconvert(),
            py::arg("offsets").noconvert(), py::arg("shifts").noconvert());
   py::class_<RansEncoder>(module, "RansEncoder")
-      .def(py::init<int>(), py::arg("lanes") = 0)
+      .def(py::init([](int lanes) { return std::make_unique<RansEncoder>(lanes); }), py::arg("lanes") = 0)
       .def("push", &push, py::arg("symbols").noconvert(), py::arg("index").noconvert(), py::arg("tables"))
       .def("finish", &finish_encoder);
   py::class_<RansDecoder>(module, "RansDecoder")
       .def(py::init(&make_decoder), py::arg("data"))
-      .def("pop", &pop, py::arg("index").noconvert(), py::arg("tables"))
+      .def("pop", &pop, py::arg("index").noconvert(), py::arg("tables"), py::arg("symbols").noconvert())
       .def("finish", &RansDecoder::finish);
 }
 

@@ -1,6 +1,7 @@
 // Bits in a byte buffer, least significant bit first; the unused bits of the last byte are zero.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -12,54 +13,74 @@ namespace aicr {
 
 class BitWriter {
  public:
-  // 0 <= count <= 32, value < 2^count.
-  void put(uint32_t value, int count) {
-    pending_ |= static_cast<uint64_t>(value) << filled_;
+  // A place to go back to.
+  struct Mark {
+    size_t size;
+    uint64_t pending;
+    int filled;
+  };
+
+  // 0 <= count <= 56, value < 2^count.
+  void put(uint64_t value, int count) {
+    if (buffer_.size() - size_ < 8) buffer_.resize(std::max<size_t>(256, 2 * buffer_.size()));
+    pending_ |= value << filled_;
     filled_ += count;
-    if (filled_ >= 32) {
-      const auto whole = static_cast<uint32_t>(pending_);
-      const auto* first = reinterpret_cast<const uint8_t*>(&whole);  // little-endian, see rans_format.hpp
-      bytes_.insert(bytes_.end(), first, first + 4);
-      pending_ >>= 32;
-      filled_ -= 32;
-    }
+    std::memcpy(buffer_.data() + size_, &pending_, 8);  // little-endian, see rans_format.hpp
+    const int whole = filled_ >> 3;
+    size_ += static_cast<size_t>(whole);
+    pending_ >>= 8 * whole;
+    filled_ &= 7;
+  }
+
+  Mark mark() const { return {size_, pending_, filled_}; }
+
+  // Forgets everything put since the mark was taken.
+  void rewind(const Mark& mark) {
+    size_ = mark.size;
+    pending_ = mark.pending;
+    filled_ = mark.filled;
   }
 
   // The bytes so far, the last one padded with zero bits. Writing may go on afterwards.
   std::vector<uint8_t> bytes() const {
-    std::vector<uint8_t> all = bytes_;
-    for (int bit = 0; bit < filled_; bit += 8) all.push_back(static_cast<uint8_t>(pending_ >> bit));
+    std::vector<uint8_t> all(buffer_.data(), buffer_.data() + size_);
+    if (filled_ > 0) all.push_back(static_cast<uint8_t>(pending_));
     return all;
   }
 
  private:
-  std::vector<uint8_t> bytes_;
-  uint64_t pending_ = 0;  // the filled_ < 32 newest bits
+  std::vector<uint8_t> buffer_;
+  size_t size_ = 0;       // whole bytes; what lies behind them in buffer_ is scratch
+  uint64_t pending_ = 0;  // the filled_ < 8 newest bits
   int filled_ = 0;
 };
 
 class BitReader {
  public:
   BitReader() = default;
+  // Eight bytes behind the section must be readable; their content does not matter.
   BitReader(const uint8_t* data, size_t size) : data_(data), size_bits_(8 * static_cast<uint64_t>(size)) {}
 
-  // 0 <= count <= 24.
+  // 0 <= count <= 56.
   uint32_t get(int count) {
-    if (size_bits_ - position_ < static_cast<uint64_t>(count)) {
+    if (!has(static_cast<uint64_t>(count))) {
       throw StreamError(StreamErrorKind::kTruncated, "the coded stream ran out of raw or escape bits");
     }
-    const uint64_t first = position_ >> 3, size = size_bits_ >> 3;
-    uint32_t window = 0;
-    if (first + 4 <= size) {
-      std::memcpy(&window, data_ + first, 4);
-    } else {
-      for (uint64_t i = 0; i < size - first; ++i)
-        window |= static_cast<uint32_t>(data_[first + i]) << (8 * i);
-    }
-    const uint32_t value = (window >> (position_ & 7)) & ((1u << count) - 1);
-    position_ += count;
-    return value;
+    const uint64_t value = window(position_) & ((uint64_t{1} << count) - 1);
+    position_ += static_cast<uint64_t>(count);
+    return static_cast<uint32_t>(value);
   }
+
+  // For readers that take many bits at a time: 57 or more bits from a place on, without a check; and, once it
+  // is known that there were that many, the step over them.
+  uint64_t window(uint64_t position) const {
+    uint64_t bits;
+    std::memcpy(&bits, data_ + (position >> 3), 8);
+    return bits >> (position & 7);
+  }
+  uint64_t position() const { return position_; }
+  bool has(uint64_t count) const { return size_bits_ - position_ >= count; }
+  void skip(uint64_t count) { position_ += count; }
 
   // Whether all that is left is the zero padding of the last byte.
   bool at_end() const {

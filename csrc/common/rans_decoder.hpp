@@ -1,4 +1,9 @@
 // The decoder: reads forward, stops and resumes between segments, trusts nothing it reads.
+//
+// Invariants: every state is in [kStateLow, kStateHigh), whatever the stream holds, so that every look-up
+// stays within its table; kReadPadding bytes lie behind the stream, so that a group may run past the words
+// before that is noticed; and which error a damaged stream ends in depends on this file only, not on the
+// kernels.
 #pragma once
 
 #include <algorithm>
@@ -14,6 +19,8 @@
 #include "common/byte_io.hpp"
 #include "common/crc32c.hpp"
 #include "common/rans_format.hpp"
+#include "common/rans_kernels.hpp"
+#include "common/rans_scalar.hpp"
 #include "common/rans_tables.hpp"
 #include "common/stream_error.hpp"
 
@@ -22,8 +29,12 @@ namespace aicr {
 class RansDecoder {
  public:
   // Copies the bytes. Throws StreamError if the header or the section lengths do not fit them.
-  RansDecoder(const uint8_t* data, size_t size) : bytes_(data, data + size) {
-    ByteReader reader(bytes_.data(), bytes_.data() + bytes_.size());
+  RansDecoder(const uint8_t* data, size_t size, const RansKernels& kernels = active_kernels())
+      : kernels_(kernels) {
+    bytes_.reserve(size + kReadPadding);
+    bytes_.assign(data, data + size);
+    bytes_.resize(size + kReadPadding);
+    ByteReader reader(bytes_.data(), bytes_.data() + size);
     lanes_ = reader.u8();
     if (lanes_ != kNarrowLanes && lanes_ != kWideLanes) {
       throw StreamError(StreamErrorKind::kFormat,
@@ -34,8 +45,8 @@ class RansDecoder {
     const auto escape_bytes = static_cast<size_t>(reader.varint());
     expected_crc_ = reader.u32();
     for (int lane = 0; lane < lanes_; ++lane) {
-      states_[lane] = reader.u32();
-      if (states_[lane] < kStateLow || states_[lane] >= kStateHigh) {
+      lane_state_.states[lane] = reader.u32();
+      if (lane_state_.states[lane] < kStateLow || lane_state_.states[lane] >= kStateHigh) {
         throw StreamError(StreamErrorKind::kFormat,
                           "a lane of the coded stream starts outside the state range");
       }
@@ -47,8 +58,8 @@ class RansDecoder {
                             std::to_string(2 * words + raw_bytes + escape_bytes) + " bytes, there are " +
                             std::to_string(reader.left()));
     }
-    word_ = reader.take(2 * words);
-    words_left_ = words;
+    lane_state_.word = reader.take(2 * words);
+    lane_state_.words_end = lane_state_.word + 2 * words;
     raw_ = BitReader(reader.take(raw_bytes), raw_bytes);
     escapes_ = BitReader(reader.take(escape_bytes), escape_bytes);
   }
@@ -59,32 +70,31 @@ class RansDecoder {
   // Decodes one segment of `count` symbols. A StreamError is final: every later call throws again.
   void pop(const uint8_t* index, size_t count, const TableSet& tables, int16_t* symbols) {
     if (failed_) throw StreamError(StreamErrorKind::kFormat, "the coded stream was found damaged before");
-    for (size_t i = 0; i < count; ++i) {
-      if (index[i] >= tables.tables()) {
-        throw std::invalid_argument("index must be below the number of tables, " +
-                                    std::to_string(tables.tables()) + ", got " + std::to_string(index[i]) +
-                                    " at position " + std::to_string(i));
-      }
-    }
+    check_index(index, count, tables.tables());
     failed_ = true;
-    if (lanes_ == kWideLanes) {
-      pop_lanes<kWideLanes>(index, count, tables, symbols);
-    } else {
-      pop_lanes<kNarrowLanes>(index, count, tables, symbols);
+    // So many symbols at a time that they are still in the first cache when the next step takes them up.
+    constexpr size_t kChunk = 8 * kMaxGroup;
+    alignas(64) std::array<uint8_t, kChunk> entry;
+    for (size_t first = 0; first < count; first += kChunk) {
+      const size_t chunk = std::min(kChunk, count - first);
+      if (!decode(index + first, chunk, tables, entry.data())) {
+        throw StreamError(StreamErrorKind::kTruncated, "the coded stream ran out of words");
+      }
+      join(entry.data(), index + first, chunk, tables, symbols + first);
+      crc_ = crc32c(crc_, symbols + first, chunk * sizeof(int16_t));
     }
     failed_ = false;
-    crc_ = crc32c(crc_, symbols, count * sizeof(int16_t));
   }
 
   // To be called after the last pop. Throws StreamError unless the stream ends exactly here, as the encoder
   // left it.
   void finish() const {
     if (failed_) throw StreamError(StreamErrorKind::kFormat, "the coded stream was found damaged before");
-    if (words_left_ != 0 || !raw_.at_end() || !escapes_.at_end()) {
+    if (lane_state_.word != lane_state_.words_end || !raw_.at_end() || !escapes_.at_end()) {
       throw StreamError(StreamErrorKind::kTruncated, "the coded stream goes on after its last symbol");
     }
     for (int lane = 0; lane < lanes_; ++lane) {
-      if (states_[lane] != kStateLow) {
+      if (lane_state_.states[lane] != kStateLow) {
         throw StreamError(StreamErrorKind::kChecksum,
                           "a lane of the coded stream does not end in its first state");
       }
@@ -95,99 +105,47 @@ class RansDecoder {
   }
 
  private:
-  template <int kLanes>
-  void pop_lanes(const uint8_t* index, size_t count, const TableSet& tables, int16_t* symbols) {
-    constexpr size_t kGroup = kRounds * kLanes;
-    std::array<uint8_t, kGroup> entry;
-    for (size_t first = 0; first < count; first += kGroup) {
-      const size_t group = std::min(kGroup, count - first);
-      // While there are words for a whole group, single reads need no check.
-      if (group == kGroup && words_left_ >= kGroup) {
-        decode_group<kLanes, false>(index + first, kGroup, tables, entry.data());
-      } else {
-        decode_group<kLanes, true>(index + first, group, tables, entry.data());
-      }
-      join_group(entry.data(), index + first, group, tables, symbols + first);
+  // The lanes' part: table entries. False if there were not words enough.
+  bool decode(const uint8_t* index, size_t count, const TableSet& tables, uint8_t* entry) {
+    const bool wide = lanes_ == kWideLanes;
+    const size_t group = static_cast<size_t>(kRounds * lanes_), groups = count / group;
+    if (!(wide ? kernels_.decode_wide : kernels_.decode_narrow)(tables, index, groups, lane_state_, entry)) {
+      return false;
     }
-  }
-
-  // The lanes' part: table entries of one group. States and words only; this is what SIMD and GPU decoders
-  // replace.
-  template <int kLanes, bool kChecked>
-  void decode_group(const uint8_t* index, size_t count, const TableSet& tables, uint8_t* entry) {
-    // Copies, because a store to `entry` could otherwise be one to these members.
-    const uint8_t* word = word_;
-    std::array<uint32_t, kLanes> states;
-    std::copy_n(states_.begin(), kLanes, states.begin());
-    for (int round = 0; round < kRounds; ++round) {
-      for (int lane = 0; lane < kLanes; ++lane) {
-        const size_t i = static_cast<size_t>(kRounds * lane + round);
-        if (kChecked && i >= count) break;
-        if (tables.info(index[i]).skip) {
-          entry[i] = 0;
-          continue;
-        }
-        const AliasTable& alias = tables.alias(index[i]);
-        uint32_t state = states[lane];
-        const uint32_t slot = state & (kProbabilityOne - 1);
-        const uint32_t bucket = slot >> AliasTable::kBucketBits;
-        const uint32_t within = slot & (AliasTable::kBucketSlots - 1);
-        const uint32_t pair = alias.bucket[bucket];
-        const uint32_t side = within >= (pair & 1023);
-        const uint32_t part = alias.part[2 * bucket + side];
-        entry[i] = static_cast<uint8_t>((pair >> (10 + 6 * side)) & (kMaxEntries - 1));
-        const uint32_t rank = (within + (part >> 16)) & (kProbabilityOne - 1);
-        state = (part & 0xffff) * (state >> kProbabilityBits) + rank;
-        if (kChecked) {
-          if (state < kStateLow) {
-            if (static_cast<size_t>(word - word_) == 2 * words_left_) {
-              throw StreamError(StreamErrorKind::kTruncated, "the coded stream ran out of words");
-            }
-            state = state << kWordBits | load_word(word);
-            word += 2;
-          }
-        } else {
-          // Without a branch: whether a word is due is as good as random.
-          const uint32_t needs = state < kStateLow;
-          state = state << (kWordBits * needs) | (load_word(word) & (0u - needs));
-          word += 2 * needs;
-        }
-        states[lane] = state;
-      }
+    if (const size_t done = groups * group; done < count) {
+      const auto rest =
+          wide ? decode_group_scalar<kWideLanes, false> : decode_group_scalar<kNarrowLanes, false>;
+      rest(tables.decode_table(), index + done, count - done, lane_state_.states, lane_state_.word,
+           entry + done);
     }
-    std::copy_n(states.begin(), kLanes, states_.begin());
-    words_left_ -= static_cast<size_t>(word - word_) / 2;
-    word_ = word;
-  }
-
-  static uint32_t load_word(const uint8_t* at) {
-    uint16_t word;
-    std::memcpy(&word, at, sizeof(word));
-    return word;
+    return lane_state_.word <= lane_state_.words_end;
   }
 
   // Symbols of table entries, with the raw and escape bits that belong to them.
-  void join_group(const uint8_t* entry, const uint8_t* index, size_t count, const TableSet& tables,
-                  int16_t* symbols) {
-    BitReader raw = raw_;
-    int32_t outside = 0;
-    for (size_t i = 0; i < count; ++i) {
-      const TableInfo& info = tables.info(index[i]);
-      int32_t quotient = info.offset + entry[i];
-      if (entry[i] == info.escape) {
-        const uint32_t distance = get_escape();
-        const auto steps = static_cast<int32_t>(distance >> 1);
-        quotient = distance & 1 ? info.offset - 1 - steps : info.offset + info.escape + steps;
-      }
-      const int32_t half = (1 << info.shift) >> 1;
-      const int32_t symbol = quotient * (1 << info.shift) + static_cast<int32_t>(raw.get(info.shift)) - half;
-      outside |= (symbol + 32768) >> 16;
-      symbols[i] = static_cast<int16_t>(symbol);
+  void join(const uint8_t* entry, const uint8_t* index, size_t count, const TableSet& tables,
+            int16_t* symbols) {
+    for (size_t done = 0; done < count;) {
+      done += kernels_.join(tables, index + done, entry + done, count - done, raw_, symbols + done);
+      const size_t end = std::min(count, done + kBlock);
+      BitReader raw = raw_;
+      for (; done < end; ++done) symbols[done] = join_one(entry[done], tables.info(index[done]), raw);
+      raw_ = raw;
     }
-    raw_ = raw;
-    if (outside != 0) {
+  }
+
+  int16_t join_one(uint8_t entry, const TableInfo& info, BitReader& raw) {
+    int32_t quotient = info.offset + entry;
+    if (entry == kEscapeMark) {
+      const uint32_t distance = get_escape();
+      const auto steps = static_cast<int32_t>(distance >> 1);
+      quotient = distance & 1 ? info.offset - 1 - steps : info.offset + info.regular + steps;
+    }
+    const int32_t half = (1 << info.shift) >> 1;
+    const int32_t symbol = quotient * (1 << info.shift) + static_cast<int32_t>(raw.get(info.shift)) - half;
+    if (symbol != static_cast<int16_t>(symbol)) {
       throw StreamError(StreamErrorKind::kFormat, "a symbol of the coded stream does not fit 16 bits");
     }
+    return static_cast<int16_t>(symbol);
   }
 
   uint32_t get_escape() {
@@ -202,13 +160,12 @@ class RansDecoder {
     return (1u << bits) + escapes_.get(bits) - (1u << kEscapeOrder);
   }
 
+  const RansKernels& kernels_;
   std::vector<uint8_t> bytes_;
   int lanes_ = 0;
   uint32_t expected_crc_ = 0;
   uint32_t crc_ = 0;
-  std::array<uint32_t, kWideLanes> states_{};
-  const uint8_t* word_ = nullptr;  // next word; the section need not be aligned
-  size_t words_left_ = 0;
+  DecodeLanes lane_state_;
   BitReader raw_;
   BitReader escapes_;
   bool failed_ = false;

@@ -15,6 +15,8 @@
 #include "common/byte_io.hpp"
 #include "common/crc32c.hpp"
 #include "common/rans_format.hpp"
+#include "common/rans_kernels.hpp"
+#include "common/rans_scalar.hpp"
 #include "common/rans_tables.hpp"
 
 namespace aicr {
@@ -22,7 +24,8 @@ namespace aicr {
 class RansEncoder {
  public:
   // lanes: 8, 32, or 0 to let the size of the payload decide.
-  explicit RansEncoder(int lanes = 0) : lanes_(lanes) {
+  explicit RansEncoder(int lanes = 0, const RansKernels& kernels = active_kernels())
+      : lanes_(lanes), kernels_(kernels) {
     if (lanes != 0 && lanes != kNarrowLanes && lanes != kWideLanes) {
       throw std::invalid_argument("lanes must be 8, 32 or 0 (automatic), got " + std::to_string(lanes));
     }
@@ -31,62 +34,82 @@ class RansEncoder {
   // Appends one segment. All or nothing: after an exception the encoder is as it was before.
   void push(const int16_t* symbols, const uint8_t* index, size_t count,
             std::shared_ptr<const TableSet> tables) {
-    check(symbols, index, count, *tables);
     tables->prepare_for_encoding();
-    Segment segment{std::move(tables), std::vector<uint8_t>(index, index + count),
-                    std::vector<uint8_t>(count)};
-    for (size_t i = 0; i < count; ++i) segment.entry[i] = split(symbols[i], index[i], *segment.tables);
-    crc_ = crc32c(crc_, symbols, count * sizeof(int16_t));
-    segments_.push_back(std::move(segment));
+    Segment segment{std::move(tables), count, std::unique_ptr<uint8_t[]>(new uint8_t[count]),
+                    std::unique_ptr<uint8_t[]>(new uint8_t[count])};
+    std::copy_n(index, count, segment.index.get());
+    check_index(segment.index.get(), count, segment.tables->tables());
+    const BitWriter::Mark raw = raw_.mark(), escapes = escapes_.mark();
+    uint32_t crc = crc_;
+    try {
+      constexpr size_t kChunk = 8 * kMaxGroup;  // of the size of a cache, as in the decoder
+      for (size_t first = 0; first < count; first += kChunk) {
+        const size_t chunk = std::min(kChunk, count - first);
+        split(symbols, segment, first, first + chunk);
+        crc = crc32c(crc, symbols + first, chunk * sizeof(int16_t));
+      }
+      segments_.push_back(std::move(segment));
+    } catch (...) {
+      raw_.rewind(raw);
+      escapes_.rewind(escapes);
+      throw;
+    }
+    crc_ = crc;
   }
 
   // The bytes of the whole stream. May be called again, and after further pushes.
   std::vector<uint8_t> finish() const {
-    if (lanes_ != kWideLanes) {
-      Payload<kNarrowLanes> narrow;
-      if (code(narrow, lanes_ == 0 ? kWideFromWords : SIZE_MAX)) return assemble(narrow);
+    if (lanes_ != kNarrowLanes) {
+      const Payload wide = code(kWideLanes);
+      // A lane's state holds at most one word more than at the start, so the numbers of words differ by less
+      // than this; all but small streams are coded once.
+      constexpr size_t kSurelyWide = kWideFromWords + 2 * kWideLanes;
+      if (lanes_ == kWideLanes || wide.words() >= kSurelyWide) return assemble<kWideLanes>(wide);
+      const Payload narrow = code(kNarrowLanes);
+      return narrow.words() < kWideFromWords ? assemble<kNarrowLanes>(narrow) : assemble<kWideLanes>(wide);
     }
-    Payload<kWideLanes> wide;
-    code(wide, SIZE_MAX);
-    return assemble(wide);
+    return assemble<kNarrowLanes>(code(kNarrowLanes));
   }
 
  private:
   struct Segment {
     std::shared_ptr<const TableSet> tables;
-    std::vector<uint8_t> index;
-    std::vector<uint8_t> entry;
+    size_t count;
+    std::unique_ptr<uint8_t[]> index;
+    std::unique_ptr<uint8_t[]> entry;
   };
 
-  static void check(const int16_t* symbols, const uint8_t* index, size_t count, const TableSet& tables) {
-    for (size_t i = 0; i < count; ++i) {
-      if (index[i] >= tables.tables()) {
-        throw std::invalid_argument("index must be below the number of tables, " +
-                                    std::to_string(tables.tables()) + ", got " + std::to_string(index[i]) +
-                                    " at position " + std::to_string(i));
+  // Entries, raw bits and escapes of the symbols from first to end.
+  void split(const int16_t* symbols, const Segment& segment, size_t first, size_t end) {
+    const TableSet& tables = *segment.tables;
+    const uint8_t* index = segment.index.get();
+    uint8_t* entry = segment.entry.get();
+    for (size_t i = first; i < end;) {
+      if (kernels_.split != nullptr) {
+        i += kernels_.split(tables, symbols + i, index + i, end - i, entry + i, raw_);
       }
-      if (symbols[i] != 0 && tables.info(index[i]).skip) {
-        throw std::invalid_argument("symbols must be 0 where the table is a skip table, got " +
-                                    std::to_string(symbols[i]) + " at position " + std::to_string(i));
-      }
+      const size_t stop = kernels_.split != nullptr ? std::min(end, i + kBlock) : end;
+      for (; i < stop; ++i) entry[i] = split_one(symbols[i], tables.info(index[i]), i);
     }
   }
 
   // Writes the raw and escape bits of one symbol and returns the table entry that the lanes code.
-  uint8_t split(int16_t symbol, uint8_t table, const TableSet& tables) {
-    const TableInfo& info = tables.info(table);
-    if (info.skip) return 0;
+  uint8_t split_one(int16_t symbol, const TableInfo& info, size_t position) {
     int32_t quotient = symbol;
     if (info.shift > 0) {
       const int32_t centred = symbol + (1 << (info.shift - 1));
       quotient = centred >> info.shift;
       raw_.put(static_cast<uint32_t>(centred) & ((1u << info.shift) - 1), info.shift);
     }
-    const int32_t entry = quotient - info.offset, escape = info.escape;
-    if (entry >= 0 && entry < escape) return static_cast<uint8_t>(entry);
+    const int32_t entry = quotient - info.offset, regular = info.regular;
+    if (entry >= 0 && entry < regular) return static_cast<uint8_t>(entry);
+    if (info.skip) {
+      throw std::invalid_argument("symbols must be 0 where the table is a skip table, got " +
+                                  std::to_string(symbol) + " at position " + std::to_string(position));
+    }
     put_escape(entry < 0 ? static_cast<uint32_t>(-1 - entry) * 2 + 1
-                         : static_cast<uint32_t>(entry - escape) * 2);
-    return static_cast<uint8_t>(escape);
+                         : static_cast<uint32_t>(entry - regular) * 2);
+    return kEscapeMark;
   }
 
   // Exp-Golomb: as many zeros as the number has bits beyond the order, a one, the bits below its leading one.
@@ -98,69 +121,46 @@ class RansEncoder {
     escapes_.put(biased & ((1u << log2) - 1), log2);
   }
 
-  template <int kLanes>
+  // Words in reading order, from lanes.word to the end of the buffer, and the states after the last symbol.
   struct Payload {
     std::unique_ptr<uint16_t[]> buffer;
-    uint16_t* words = nullptr;  // in reading order, up to words_end
-    uint16_t* words_end = nullptr;
-    std::array<uint32_t, kLanes> states;
+    uint16_t* end = nullptr;
+    EncodeLanes lanes;
+
+    size_t words() const { return static_cast<size_t>(end - lanes.word); }
   };
 
   // Codes all segments, last symbol first; words are put down from the end of the buffer backwards, which
-  // leaves them in reading order. Gives up, returning false, once there are max_words words.
-  template <int kLanes>
-  bool code(Payload<kLanes>& payload, size_t max_words) const {
-    constexpr size_t kGroup = kRounds * kLanes;
+  // leaves them in reading order.
+  Payload code(int lanes) const {
+    const bool wide = lanes == kWideLanes;
+    const size_t group = static_cast<size_t>(kRounds * lanes);
     size_t symbols = 0;
-    for (const Segment& segment : segments_) symbols += segment.entry.size();
-    // One word per symbol at most, and one that is written but not kept.
-    const size_t capacity = (max_words < symbols ? max_words + kGroup : symbols) + 1;
+    for (const Segment& segment : segments_) symbols += segment.count;
+    Payload payload;
+    const size_t capacity = symbols + kWritePadding;  // one word per symbol at most
     payload.buffer.reset(new uint16_t[capacity]);
-    payload.words = payload.words_end = payload.buffer.get() + capacity;
-    payload.states.fill(kStateLow);
+    payload.lanes.word = payload.end = payload.buffer.get() + capacity;
+    payload.lanes.states.fill(kStateLow);
     for (auto segment = segments_.rbegin(); segment != segments_.rend(); ++segment) {
-      const size_t count = segment->entry.size();
-      for (size_t group = (count + kGroup - 1) / kGroup; group-- > 0;) {
-        const size_t first = group * kGroup;
-        code_group(payload, *segment, first, std::min(kGroup, count - first));
-        if (static_cast<size_t>(payload.words_end - payload.words) >= max_words) return false;
+      const uint8_t *index = segment->index.get(), *entry = segment->entry.get();
+      const size_t groups = segment->count / group, done = groups * group;
+      if (done < segment->count) {
+        const auto rest =
+            wide ? encode_group_scalar<kWideLanes, false> : encode_group_scalar<kNarrowLanes, false>;
+        rest(*segment->tables, index + done, entry + done, segment->count - done, payload.lanes.states,
+             payload.lanes.word);
       }
+      (wide ? kernels_.encode_wide : kernels_.encode_narrow)(*segment->tables, index, entry, groups,
+                                                             payload.lanes);
     }
-    return true;
+    return payload;
   }
 
   template <int kLanes>
-  static void code_group(Payload<kLanes>& payload, const Segment& segment, size_t first, size_t count) {
-    const TableSet& tables = *segment.tables;
-    const uint8_t* index = segment.index.data() + first;
-    const uint8_t* entry = segment.entry.data() + first;
-    uint16_t* words = payload.words;
-    std::array<uint32_t, kLanes> states = payload.states;
-    for (int round = kRounds; round-- > 0;) {
-      for (int lane = kLanes; lane-- > 0;) {
-        const size_t i = static_cast<size_t>(kRounds * lane + round);
-        if (i >= count || tables.info(index[i]).skip) continue;
-        const EncodeEntry& e = tables.encode_entry(index[i], entry[i]);
-        uint32_t state = states[lane];
-        const bool full = state >= e.renormalise_from;
-        words[-1] = static_cast<uint16_t>(state);
-        words -= full;
-        state = full ? state >> kWordBits : state;
-        const uint32_t quotient =
-            (static_cast<uint32_t>((static_cast<uint64_t>(state) * e.reciprocal) >> 32) >> e.shift) +
-            e.plus_one;
-        const uint32_t rank = e.first_rank + (state - quotient * e.frequency);
-        states[lane] = (quotient << kProbabilityBits) + tables.slot_of_rank(index[i], rank);
-      }
-    }
-    payload.words = words;
-    payload.states = states;
-  }
-
-  template <int kLanes>
-  std::vector<uint8_t> assemble(const Payload<kLanes>& payload) const {
+  std::vector<uint8_t> assemble(const Payload& payload) const {
     const std::vector<uint8_t> raw = raw_.bytes(), escapes = escapes_.bytes();
-    const auto words = static_cast<size_t>(payload.words_end - payload.words);
+    const auto words = payload.words();
     std::vector<uint8_t> out;
     out.reserve(32 + 4 * kLanes + 2 * words + raw.size() + escapes.size());
     out.push_back(kLanes);
@@ -168,8 +168,8 @@ class RansEncoder {
     put_varint(out, raw.size());
     put_varint(out, escapes.size());
     put_u32(out, crc_);
-    for (const uint32_t state : payload.states) put_u32(out, state);
-    const auto* word_bytes = reinterpret_cast<const uint8_t*>(payload.words);
+    for (int lane = 0; lane < kLanes; ++lane) put_u32(out, payload.lanes.states[lane]);
+    const auto* word_bytes = reinterpret_cast<const uint8_t*>(payload.lanes.word);
     out.insert(out.end(), word_bytes, word_bytes + 2 * words);
     out.insert(out.end(), raw.begin(), raw.end());
     out.insert(out.end(), escapes.begin(), escapes.end());
@@ -177,6 +177,7 @@ class RansEncoder {
   }
 
   int lanes_;
+  const RansKernels& kernels_;
   uint32_t crc_ = 0;
   std::vector<Segment> segments_;
   BitWriter raw_;

@@ -10,7 +10,7 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
               "checksums and words are taken from memory as they lie");
 
 // A lane's state stays in [kStateLow, 2^31). Words of 16 bits move in and out of it, at most one per symbol:
-// with frequencies in [1, 2^14) a state that falls below kStateLow is at least 2, and one word lifts it over
+// with frequencies in [1, 2^14] a state that falls below kStateLow is at least 2, and one word lifts it over
 // 2^15.
 constexpr uint32_t kStateLow = 1u << 15;
 constexpr uint32_t kStateHigh = 1u << 31;
@@ -19,9 +19,10 @@ constexpr int kWordBits = 16;
 constexpr int kProbabilityBits = 14;
 constexpr uint32_t kProbabilityOne = 1u << kProbabilityBits;
 
-constexpr int kMaxEntries = 64;  // of one table, the escape included
-constexpr int kMaxTables = 256;  // so that an index is one byte
-constexpr int kMaxShift = 12;    // raw low bits of one symbol
+constexpr int kMaxEntries = 64;               // of one table, the escape included
+constexpr int kEscapeMark = kMaxEntries - 1;  // what lanes call the escape, the last entry, of any table
+constexpr int kMaxTables = 256;               // so that an index is one byte
+constexpr int kMaxShift = 12;                 // raw low bits of one symbol
 
 // A group is the unit of work of all lanes: lane l owns the kRounds symbols from kRounds * l on, and in round
 // j each lane codes its symbol j. One lane then reads its symbols of a group with one aligned load.

@@ -14,41 +14,52 @@
 
 namespace aicr {
 
-// The alias table of one frequency table (Walker's method). The 2^14 slots fall into 64 buckets of 256, and
-// no bucket holds slots of more than two entries: those below the bucket's threshold belong to its first
-// entry, the others to its second. Decoding a slot takes two look-ups and no search. 768 bytes, laid out for
-// 32-bit gathers.
-struct AliasTable {
-  static constexpr int kBuckets = 64;
-  static constexpr int kBucketBits = 8;
-  static constexpr uint32_t kBucketSlots = 1u << kBucketBits;
+// A decoder's table: the alias table of one frequency table (Walker's method). The 2^14 slots fall into 64
+// buckets of 256, and no bucket holds slots of more than two entries: those below the bucket's threshold
+// belong to its first entry, the others to its second. Decoding a slot takes one look-up of 64 bits, one
+// comparison and no search.
+//
+// The first entry of a bucket always takes its last slots there, so the rank of a slot of it is
+// within + frequency - threshold and needs no field. A bucket of one entry has the threshold 0 and that entry
+// as its second.
+//
+//   bits   0 ..  7  threshold
+//          8 .. 21  first entry: frequency - 1
+//         22 .. 27  first entry: its number, kEscapeMark for the escape
+//         28 .. 41  second entry: frequency - 1, so that 20 bits further right it takes the first one's place
+//         42 .. 47  second entry: its number, likewise
+//         48 .. 63  second entry, signed: rank of a slot - its place in the bucket - 1
+//
+// A skip table is the table of one entry: it leaves every state as it is and never asks for a word, so no
+// decoder needs to know about it.
+constexpr int kBuckets = 64;
+constexpr int kBucketBits = 8;
+constexpr uint32_t kBucketSlots = 1u << kBucketBits;
+constexpr int kSecondEntry = 20;  // by how much the second entry's fields lie further left
 
-  // Per bucket: threshold (0..256) | first entry << 10 | second entry << 16.
-  std::array<uint32_t, kBuckets> bucket;
-  // Per bucket and side (0 first entry, 1 second): frequency | bias << 16. The rank of a slot among the slots
-  // of its entry is (slot within the bucket + bias) mod 2^14.
-  std::array<uint32_t, 2 * kBuckets> part;
-};
-
-// How the encoder codes one entry. x / frequency is mulhi(x, reciprocal) >> shift, exact for x < 2^31 by
-// Granlund and Montgomery: reciprocal = ceil(2^(31 + ceil(log2 f)) / f). For f = 1 that does not fit 32 bits;
-// 2^32 - 1 gives x - 1 for every x > 0, and plus_one mends it.
-struct EncodeEntry {
-  uint32_t reciprocal;
-  uint16_t frequency;
-  uint8_t shift;
-  uint8_t plus_one;
-  uint32_t renormalise_from;  // frequency << 17: from this state on a word must go out first
-  uint32_t first_rank;        // sum of the frequencies of the entries before
-};
+// An encoder's table: how one entry is coded. x / frequency is mulhi(x, reciprocal) >> shift, exact for
+// x < 2^31 by Granlund and Montgomery: reciprocal = ceil(2^(31 + ceil(log2 f)) / f). For f = 1 that does not
+// fit 32 bits; 2^32 - 1 gives x - 1 for every x > 0, to which whoever divides adds 1.
+//
+//   bits   0 .. 31  reciprocal
+//         32 .. 45  frequency - 1
+//         46 .. 49  shift
+//         50 .. 63  sum of the frequencies of the entries before
 
 // What turns a table entry into a symbol and back. The defaults are those of a skip table, whose only entry,
 // 0, is no escape and stands for the symbol 0.
 struct TableInfo {
   int32_t offset = 0;
-  int16_t escape = -1;  // index of the last entry, which stands for every quotient the others do not
+  uint8_t regular = 1;  // entries that are no escapes
   uint8_t shift = 0;
   bool skip = true;
+};
+
+// The same, byte by byte, for look-ups inside registers.
+struct CompactInfo {
+  alignas(64) std::array<int8_t, kMaxTables> offset{};
+  alignas(64) std::array<uint8_t, kMaxTables> regular{};
+  alignas(64) std::array<uint8_t, kMaxTables> shift{};
 };
 
 class TableSet {
@@ -65,30 +76,40 @@ class TableSet {
       throw std::invalid_argument("frequencies: rows of at most 64 entries, got " + std::to_string(width));
     }
     frequencies_.assign(tables * kMaxEntries, 0);
-    alias_.resize(tables);
-    for (size_t t = 0; t < tables; ++t) {
-      add_table(t, frequencies + t * width, width, sizes[t], offsets[t], shifts[t]);
+    decode_.assign(kMaxTables * kBuckets, 0);
+    for (size_t t = 0; t < kMaxTables; ++t) {
+      if (t < tables) add_table(t, frequencies + t * width, width, sizes[t], offsets[t], shifts[t]);
+      build_alias(t);
     }
+    build_compact();
   }
 
   TableSet(const TableSet&) = delete;
   TableSet& operator=(const TableSet&) = delete;
 
   size_t tables() const { return tables_; }
-  // Valid for every byte: a set has 256 of these, those past its last table being skip tables.
+
+  // These are valid for every byte: a set has 256 of each, those past its last table being skip tables. A
+  // caller that changes an index while it is decoded gets nonsense, but no access out of bounds.
   const TableInfo& info(uint8_t table) const { return info_[table]; }
-  const AliasTable& alias(size_t table) const { return alias_[table]; }
+  const uint64_t* decode_table() const { return decode_.data(); }  // [256][64]
+  bool first_is_skip() const { return info_[0].skip; }
+
+  // Whether every regular entry of every table is an 8-bit quotient and a 16-bit symbol, whatever its raw
+  // bits; only then is compact() filled in, and only escapes can lead out of 16 bits.
+  bool is_compact() const { return compact_; }
+  const CompactInfo& compact() const { return compact_info_; }
 
   // The encoder's tables take 33 KiB per frequency table; a decoder never builds them. Safe from several
   // threads.
   void prepare_for_encoding() const {
     std::call_once(encode_once_, [this] { build_encode_tables(); });
   }
-  const EncodeEntry& encode_entry(size_t table, uint8_t entry) const {
-    return encode_entries_[table * kMaxEntries + entry];
-  }
-  // The slot of the entry's rank-th occurrence; `rank` counts through all entries of the table.
-  uint16_t slot_of_rank(size_t table, uint32_t rank) const { return slots_[table * kProbabilityOne + rank]; }
+  const uint64_t* encode_table() const {
+    return encode_.data();
+  }  // [tables][64]; the escape is at kEscapeMark
+  // [tables][2^14]: the slot of each rank, where ranks count through all entries of a table.
+  const uint16_t* slot_table() const { return slots_.data(); }
 
  private:
   void add_table(size_t t, const int32_t* row, size_t width, int32_t size, int32_t offset, uint8_t shift) {
@@ -117,92 +138,115 @@ class TableSet {
       throw std::invalid_argument(where + "frequencies must sum to 16384, got " + std::to_string(sum));
     }
     std::copy_n(row, size, frequencies_.begin() + t * kMaxEntries);
-    info_[t] = {offset, static_cast<int16_t>(size - 1), shift, false};
-    build_alias(t);
+    info_[t] = {offset, static_cast<uint8_t>(size - 1), shift, false};
+  }
+
+  // The frequencies of a table's entries in their order, the escape last.
+  std::vector<uint32_t> row_of(size_t t) const {
+    if (info_[t].skip) return {kProbabilityOne};
+    const int32_t* row = &frequencies_[t * kMaxEntries];
+    return std::vector<uint32_t>(row, row + info_[t].regular + 1);
+  }
+
+  // The number under which lanes know an entry.
+  uint64_t number_of(size_t t, size_t entry) const {
+    return entry == info_[t].regular ? static_cast<uint64_t>(kEscapeMark) : entry;
   }
 
   // Each bucket takes what is left of the rarest entry (at most a whole bucket) and is filled up with the
   // most frequent one. The most frequent always has enough left: after j buckets the rests sum to (64 - j) *
   // 256, and at most 64 - j entries have any, because every bucket but a full one uses an entry up.
   void build_alias(size_t t) {
-    const int size = info_[t].escape + 1;
-    const int32_t* frequency = &frequencies_[t * kMaxEntries];
-    std::array<uint32_t, kMaxEntries> left{};
-    std::copy_n(frequency, size, left.begin());
-    AliasTable& alias = alias_[t];
-    for (uint32_t b = 0; b < AliasTable::kBuckets; ++b) {
+    const std::vector<uint32_t> row = row_of(t);
+    std::vector<uint32_t> left = row;
+    for (uint32_t b = 0; b < kBuckets; ++b) {
       int rarest = -1, commonest = -1;
-      for (int k = 0; k < size; ++k) {
+      for (int k = 0; k < static_cast<int>(row.size()); ++k) {
         if (left[k] == 0) continue;
         if (rarest < 0 || left[k] < left[rarest]) rarest = k;
         if (commonest < 0 || left[k] > left[commonest]) commonest = k;
       }
-      const uint32_t threshold = std::min(left[rarest], AliasTable::kBucketSlots);
-      alias.bucket[b] =
-          threshold | static_cast<uint32_t>(rarest) << 10 | static_cast<uint32_t>(commonest) << 16;
-      const auto part = [&](int entry, uint32_t first_slot) {
-        const uint32_t used = frequency[entry] - left[entry];
-        return static_cast<uint32_t>(frequency[entry]) | ((used - first_slot) & (kProbabilityOne - 1)) << 16;
-      };
-      alias.part[2 * b] = part(rarest, 0);
+      uint32_t threshold = std::min(left[rarest], kBucketSlots);
+      if (threshold == kBucketSlots) {
+        commonest = rarest;
+        threshold = 0;
+      }
       left[rarest] -= threshold;
-      alias.part[2 * b + 1] = part(commonest, threshold);
-      left[commonest] -= AliasTable::kBucketSlots - threshold;
+      const uint32_t used = row[commonest] - left[commonest];
+      left[commonest] -= kBucketSlots - threshold;
+      const auto bias = static_cast<int64_t>(used) - threshold - 1;
+      decode_[t * kBuckets + b] = threshold | uint64_t{row[rarest] - 1} << 8 | number_of(t, rarest) << 22 |
+                                  uint64_t{row[commonest] - 1} << (kSecondEntry + 8) |
+                                  number_of(t, commonest) << (kSecondEntry + 22) |
+                                  static_cast<uint64_t>(bias) << 48;
     }
+  }
+
+  void build_compact() {
+    for (size_t t = 0; t < kMaxTables; ++t) {
+      const TableInfo& info = info_[t];
+      const int32_t last = info.offset + info.regular - 1, half = (1 << info.shift) >> 1;
+      if (info.offset < -128 || last > 127 || info.offset * (1 << info.shift) - half < -32768 ||
+          (last + 1) * (1 << info.shift) - half - 1 > 32767) {
+        return;
+      }
+      compact_info_.offset[t] = static_cast<int8_t>(info.offset);
+      compact_info_.regular[t] = info.regular;
+      compact_info_.shift[t] = info.shift;
+    }
+    compact_ = true;
   }
 
   void build_encode_tables() const {
-    encode_entries_.assign(tables_ * kMaxEntries, EncodeEntry{});
+    encode_.assign(tables_ * kMaxEntries, 0);
     slots_.assign(tables_ * kProbabilityOne, 0);
     for (size_t t = 0; t < tables_; ++t) {
+      std::array<uint32_t, kMaxEntries> first_ranks{};
       uint32_t first_rank = 0;
-      for (int k = 0; k <= info_[t].escape; ++k) {
-        const auto frequency = static_cast<uint32_t>(frequencies_[t * kMaxEntries + k]);
-        encode_entries_[t * kMaxEntries + k] = make_encode_entry(frequency, first_rank);
-        first_rank += frequency;
+      const std::vector<uint32_t> row = row_of(t);
+      for (size_t k = 0; k < row.size(); ++k) {
+        first_ranks[number_of(t, k)] = first_rank;
+        encode_[t * kMaxEntries + number_of(t, k)] = make_encode_entry(row[k], first_rank);
+        first_rank += row[k];
       }
-      if (!info_[t].skip) build_slots(t);
+      build_slots(t, first_ranks);
     }
   }
 
-  static EncodeEntry make_encode_entry(uint32_t frequency, uint32_t first_rank) {
-    EncodeEntry e{};
-    e.frequency = static_cast<uint16_t>(frequency);
-    e.first_rank = first_rank;
-    e.renormalise_from = frequency << (31 - kProbabilityBits);
-    if (frequency == 1) {
-      e.reciprocal = ~0u;
-      e.plus_one = 1;
-    } else {
+  static uint64_t make_encode_entry(uint32_t frequency, uint32_t first_rank) {
+    uint64_t reciprocal = ~0u, shift = 0;
+    if (frequency > 1) {
       int log2_up = 1;
       while ((1u << log2_up) < frequency) ++log2_up;
-      e.reciprocal = static_cast<uint32_t>(((uint64_t{1} << (31 + log2_up)) + frequency - 1) / frequency);
-      e.shift = static_cast<uint8_t>(log2_up - 1);
+      reciprocal = ((uint64_t{1} << (31 + log2_up)) + frequency - 1) / frequency;
+      shift = static_cast<uint64_t>(log2_up - 1);
     }
-    return e;
+    return reciprocal | uint64_t{frequency - 1} << 32 | shift << 46 | uint64_t{first_rank} << 50;
   }
 
-  // Inverts the alias table: for every slot, its entry and rank as the decoder finds them.
-  void build_slots(size_t t) const {
-    const AliasTable& alias = alias_[t];
+  // Inverts the decoder's table: for every slot, its entry and rank as the decoder finds them.
+  void build_slots(size_t t, const std::array<uint32_t, kMaxEntries>& first_ranks) const {
     for (uint32_t slot = 0; slot < kProbabilityOne; ++slot) {
-      const uint32_t b = slot >> AliasTable::kBucketBits, within = slot & (AliasTable::kBucketSlots - 1);
-      const uint32_t side = within >= (alias.bucket[b] & 1023);
-      const uint32_t entry = (alias.bucket[b] >> (side ? 16 : 10)) & 63;
-      const uint32_t rank = (within + (alias.part[2 * b + side] >> 16)) & (kProbabilityOne - 1);
-      slots_[t * kProbabilityOne + encode_entries_[t * kMaxEntries + entry].first_rank + rank] =
-          static_cast<uint16_t>(slot);
+      const uint64_t bucket = decode_[t * kBuckets + (slot >> kBucketBits)];
+      const uint32_t within = slot & (kBucketSlots - 1), threshold = bucket & (kBucketSlots - 1);
+      const bool second = within >= threshold;
+      const uint32_t number = (bucket >> (second ? kSecondEntry + 22 : 22)) & (kMaxEntries - 1);
+      const uint32_t rank = second ? within + 1 + static_cast<uint32_t>(static_cast<int64_t>(bucket) >> 48)
+                                   : within + 1 + ((bucket >> 8) & (kProbabilityOne - 1)) - threshold;
+      slots_[t * kProbabilityOne + first_ranks[number] + rank] = static_cast<uint16_t>(slot);
     }
   }
 
   size_t tables_;
   std::array<TableInfo, kMaxTables> info_{};
+  bool compact_ = false;
+  CompactInfo compact_info_;
   std::vector<int32_t> frequencies_;  // [tables][64]
-  std::vector<AliasTable> alias_;
+  std::vector<uint64_t> decode_;
 
   mutable std::once_flag encode_once_;
-  mutable std::vector<EncodeEntry> encode_entries_;  // [tables][64]
-  mutable std::vector<uint16_t> slots_;              // [tables][2^14]: rank -> slot
+  mutable std::vector<uint64_t> encode_;
+  mutable std::vector<uint16_t> slots_;
 };
 
 }  // namespace aicr
