@@ -9,6 +9,8 @@ import torch
 from pictures import smooth
 
 import aicr_ext
+from aicr_ext.train import __main__ as command
+from aicr_ext.train import loop
 from aicr_ext.train.data import PatchSampler, load_images, principal_components
 from aicr_ext.train.loop import TrainingOptions, lambda_of, train
 
@@ -79,3 +81,30 @@ def test_training_learns_resumes_and_leaves_a_codec(folder):
         "log.jsonl",
         "state.pt",
     ]
+
+
+def test_degraded_inputs_keep_their_clean_target(folder):
+    options = TrainingOptions(
+        data=str(folder / "data"),
+        out=str(folder / "run"),
+        stages=((1.0, 4, 64),),
+        degrade=0.5,
+        report_every=1,
+        max_steps=2,
+    )
+    run = loop._Run(options)
+    clean = run.sampler.batch(40, 64)
+    copy = clean.clone()
+    degraded = run._degraded(clean)
+    assert torch.equal(clean, copy)
+    changed = (degraded != clean).flatten(1).any(1).sum()
+    assert 5 < changed < 25  # half are chosen, and of these some meet no degradation
+    train(options)
+    assert len((folder / "run" / "log.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1.5", "much"])
+def test_the_share_of_degraded_inputs_is_checked(share, folder, capsys):
+    with pytest.raises(SystemExit):
+        command.main([str(folder / "data"), str(folder / "run"), "--degrade", share])
+    assert "--degrade" in capsys.readouterr().err

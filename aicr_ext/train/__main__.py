@@ -8,12 +8,22 @@ from aicr_ext.model.config import CONFIGS
 from aicr_ext.train.loop import TrainingOptions, train
 
 
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is outside 0 to 1")
+    return value
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m aicr_ext.train", description=__doc__)
     parser.add_argument("data", help="folder of photographs")
     parser.add_argument("out", help="folder for log, weights and state; a state in it is resumed")
     parser.add_argument("--model", default="aicr-t", choices=sorted(CONFIGS))
     parser.add_argument("--start", help="shipped model or weight file to begin from")
+    parser.add_argument(
+        "--degrade", type=_share, default=0.0, metavar="0..1", help="share of degraded inputs (default: %(default)s)"
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="time box (default: %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=TrainingOptions.learning_rate)
     parser.add_argument("--device", default="cpu")
@@ -26,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
         out=args.out,
         model=args.model,
         start=args.start,
+        degrade=args.degrade,
         minutes=args.minutes,
         learning_rate=args.learning_rate,
         device=args.device,

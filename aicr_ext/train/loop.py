@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from aicr_ext.codec.checkpoint import export_weights, load_model
+from aicr_ext.degradations import random_degradation
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import QUALITIES
 from aicr_ext.model.initialise import initialise, initialise_linear
@@ -38,6 +39,7 @@ class TrainingOptions:
         report_every: steps between log lines. ``save_every``: minutes between checkpoints.
         max_steps: end after so many steps even if time is left.
         start: shipped model or weight file to begin from instead of drawn weights.
+        degrade: share of the inputs that are degraded at random; their target stays the clean patch.
     """
 
     data: str
@@ -56,6 +58,7 @@ class TrainingOptions:
     save_every: float = 5.0
     max_steps: int = 10**9
     start: str | None = None
+    degrade: float = 0.0
 
 
 def lambda_of(quality: Tensor, ends: tuple[float, float]) -> Tensor:
@@ -121,6 +124,7 @@ class _Run:
         if self._state.exists():
             self._resume()
         self.sampler = PatchSampler(images, options.seed + self.step)
+        self.generator = torch.Generator().manual_seed(options.seed + self.step)
         self.sums: list[tuple[Tensor, ...]] = []
         self.started = time.monotonic()
 
@@ -164,15 +168,28 @@ class _Run:
             group["lr"] = rate
         return rate
 
+    def _degraded(self, clean: Tensor) -> Tensor:
+        """A batch of which each picture is, with the chosen probability, degraded at random."""
+        if not self.options.degrade:
+            return clean
+        chosen = torch.rand(len(clean), generator=self.generator) < self.options.degrade
+        pictures = [
+            random_degradation(picture, self.generator)[0] if degraded else picture
+            for picture, degraded in zip(clean, chosen.tolist(), strict=True)
+        ]
+        return torch.stack(pictures).contiguous(memory_format=torch.channels_last)
+
     def advance(self) -> None:
         """One optimiser step on one batch."""
         options = self.options
         self._set_learning_rate()
         count, side = self._shape()
-        target = self.sampler.batch(count, side).to(options.device)
+        target = self.sampler.batch(count, side)
+        source = self._degraded(target).to(options.device)
+        target = target.to(options.device)
         quality = torch.randint(0, QUALITIES, (count,), device=options.device)
         with torch.autocast(torch.device(options.device).type, torch.bfloat16, enabled=options.bfloat16):
-            result = self.model(target, quality)
+            result = self.model(source, quality)
         bpp = result.y_bpp + result.z_bpp
         lam = lambda_of(quality, self.model.config.lambdas)
         loss, mse = rate_distortion_loss(bpp, result.picture, target, lam)
