@@ -10,13 +10,20 @@ import torch
 from torch import Tensor
 
 from aicr_ext.codec import container
-from aicr_ext.codec.codec import Codec, as_batch, as_bytes, check_quality
+from aicr_ext.codec.codec import Codec, as_bytes
 
 __all__ = ["compress", "decompress"]
 
 
+def _codec(model: str | Path, device: str | torch.device) -> Codec:
+    """The codec of a name or weight file, kept loaded until the file changes."""
+    path = Path(model)
+    changed = path.stat().st_mtime_ns if path.is_file() else 0
+    return _loaded(str(model), str(device), changed)
+
+
 @lru_cache(maxsize=2)
-def _codec(model: str, device: str) -> Codec:
+def _loaded(model: str, device: str, changed: int) -> Codec:
     return Codec(model, device)
 
 
@@ -47,11 +54,9 @@ def compress(
     >>> len(aicr_ext.compress(picture)) < picture.nbytes
     True
     """
-    check_quality(quality)
-    as_batch(image)
     if device is None:
         device = image.device if isinstance(image, Tensor) else "cpu"
-    return _codec(str(model), str(device)).compress(image, quality=quality)
+    return _codec(model, device).compress(image, quality=quality)
 
 
 def decompress(
@@ -85,5 +90,5 @@ def decompress(
     if isinstance(data, (list, tuple)):
         return [decompress(one, device=device, max_pixels=max_pixels, model=model) for one in data]
     header, _ = container.unpack(as_bytes(data), max_pixels)
-    name = header.model if model is None else str(model)
-    return _codec(name, str(device or "cpu")).decompress(data, max_pixels=max_pixels)
+    name = header.model if model is None else model
+    return _codec(name, device or "cpu").decompress(data, max_pixels=max_pixels)

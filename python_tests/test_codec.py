@@ -128,6 +128,23 @@ def test_every_input_kind_gives_the_same_bytes():
     assert aicr_ext.compress(grey) == aicr_ext.compress(grey.convert("RGB"))
 
 
+def test_a_decoded_picture_can_enter_a_graph():
+    picture = aicr_ext.decompress(aicr_ext.compress(tensor()))
+    weight = torch.ones(1, requires_grad=True)
+    (picture * weight).sum().backward()
+    torch.testing.assert_close(weight.grad, picture.sum()[None])
+
+
+def test_a_weight_file_written_anew_is_read_anew(tmp_path):
+    path = tmp_path / "model.safetensors"
+    export_weights(path, untrained("aicr-t", seed=1), {})
+    first = aicr_ext.compress(tensor(), model=path)
+    export_weights(path, untrained("aicr-t", seed=2), {})
+    second = aicr_ext.compress(tensor(), model=path)
+    assert aicr_ext.read_info(first).weight_hash != aicr_ext.read_info(second).weight_hash
+    assert aicr_ext.decompress(second, model=path).shape == (3, 48, 64)
+
+
 def test_the_input_is_not_changed():
     x = tensor().float() / 255
     copy = x.clone()
@@ -195,6 +212,14 @@ def test_bad_quality(quality, error):
 def test_bad_models(model, error, words):
     with pytest.raises(error, match=words):
         aicr_ext.load_model(model)
+
+
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="device 'nonsense' cannot be used here"):
+        aicr_ext.compress(tensor(), device="nonsense")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="device 'cuda' cannot be used here"):
+            aicr_ext.decompress(aicr_ext.compress(tensor()), device="cuda")
 
 
 def test_a_weight_file_of_something_else(tmp_path):

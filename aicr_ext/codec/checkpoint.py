@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -76,9 +77,9 @@ def _as_half(value: torch.Tensor) -> torch.Tensor:
 def make_hyper_tables(model: AICR) -> None:
     """Sets the integer tables of the model's hyper prior from its learned distribution functions."""
     prior = model.hyper_prior
-    edges = torch.arange(-_REACH, _REACH + 2, dtype=torch.float64, device=prior.slopes.device) - 0.5
-    cdf = prior.double().cdf(edges.expand(1, model.config.hyper, -1))[0].cpu().numpy()
-    prior.float()
+    edges = torch.arange(-_REACH, _REACH + 2, dtype=torch.float64) - 0.5
+    precise = copy.deepcopy(prior).cpu().double()
+    cdf = precise.cdf(edges.expand(1, model.config.hyper, -1))[0].numpy()
     tables = tables_from_probabilities(np.diff(cdf, axis=1), [-_REACH] * len(cdf))
     prior.set_tables(tables.frequencies, tables.sizes, tables.offsets, tables.shifts)
 

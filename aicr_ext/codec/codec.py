@@ -30,7 +30,7 @@ class Codec:
         device: where the networks run; default the module's own device, or the CPU.
 
     Raises:
-        ValueError: unknown model, or one whose weights are not in this package. RuntimeError: no such device.
+        ValueError: unknown model, or one whose weights are not in this package, or a device that cannot be used.
 
     >>> import aicr_ext, torch
     >>> codec = aicr_ext.Codec()
@@ -42,7 +42,7 @@ class Codec:
     def __init__(self, model: str | Path | AICR = "aicr-t", device: str | torch.device | None = None) -> None:
         self.model = (model if isinstance(model, AICR) else load_model(model)).eval()
         if device is not None:
-            self.model.to(device)
+            self.model.to(check_device(device))
         self.model.to(memory_format=torch.channels_last)
         self.device = next(self.model.parameters()).device
         self.name = self.model.config.name
@@ -50,7 +50,7 @@ class Codec:
         self._hyper_tables = hyper_tables(self.model)
         self._priors = ExactPriors(self.model)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def compress(self, image: Tensor | np.ndarray, *, quality: int = 32) -> bytes | list[bytes]:
         """File bytes of a picture, or a list of them for a batch; see :func:`aicr_ext.compress`."""
         quality = check_quality(quality)
@@ -58,7 +58,7 @@ class Codec:
         coded = [self._encode(picture, quality) for picture in pictures]
         return coded if isinstance(image, Tensor) and image.dim() == 4 else coded[0]
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: its tensors cannot enter a caller's graph
     def decompress(
         self,
         data: bytes | bytearray | memoryview | list[bytes],
@@ -80,7 +80,7 @@ class Codec:
         picture = self.model.synthesis(y_hat, torch.tensor([header.quality], device=self.device))
         return picture[0, :, : header.height, : header.width].clamp(0, 1).contiguous()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def estimate_bits(self, image: Tensor | np.ndarray, *, quality: int = 32) -> float:
         """Bits that the entropy model assigns to a picture's symbols, before tables, coder and header."""
         (picture,) = as_batch(image)
@@ -119,6 +119,15 @@ def _hash(model: AICR) -> bytes:
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.contiguous().numpy())
     return digest.digest()
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """``device`` as a torch device on which a tensor can be made; ValueError otherwise."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from error
 
 
 def check_quality(quality: int) -> int:
