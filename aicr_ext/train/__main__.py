@@ -6,6 +6,8 @@ import argparse
 
 from aicr_ext.model.config import CONFIGS
 from aicr_ext.train.loop import TrainingOptions, train
+from aicr_ext.train.mixture import Mixture
+from aicr_ext.train.optimisers import OPTIMISERS
 
 
 def _share(text: str) -> float:
@@ -25,6 +27,7 @@ def main(argv: list[str] | None = None) -> None:
         "--degrade", type=_share, default=0.0, metavar="0..1", help="share of degraded inputs (default: %(default)s)"
     )
     parser.add_argument("--minutes", type=float, default=60.0, help="time box (default: %(default)s)")
+    parser.add_argument("--optimiser", default=TrainingOptions.optimiser, choices=OPTIMISERS)
     parser.add_argument("--learning-rate", type=float, default=TrainingOptions.learning_rate)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
@@ -36,7 +39,8 @@ def main(argv: list[str] | None = None) -> None:
         out=args.out,
         model=args.model,
         start=args.start,
-        degrade=args.degrade,
+        mixture=Mixture(clean=1 - args.degrade),
+        optimiser=args.optimiser,
         minutes=args.minutes,
         learning_rate=args.learning_rate,
         device=args.device,

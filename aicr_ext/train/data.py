@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +11,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["PatchSampler", "load_images", "principal_components"]
+from aicr_ext.model.config import QUALITIES
+from aicr_ext.train.mixture import Mixture
+
+__all__ = ["Batch", "Batches", "load_images", "principal_components"]
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
@@ -31,31 +35,51 @@ def load_images(folder: str | Path, minimum_side: int = 256) -> list[Tensor]:
     return images
 
 
-class PatchSampler:
-    """Random square patches: a picture in proportion to its area, then place, flips and transposition."""
+class Batch(NamedTuple):
+    """What one step sees: inputs and clean targets (B, 3, side, side) in [0, 1], channels-last; qualities (B,)."""
 
-    def __init__(self, images: list[Tensor], seed: int) -> None:
-        self.images = images
-        self.generator = np.random.default_rng(seed)
+    source: Tensor
+    target: Tensor
+    quality: Tensor
+
+
+class Batches:
+    """Random batches, each a function of the seed and its number alone, so that any process can make any of them.
+
+    A patch: a picture in proportion to its area, then place, flips and transposition, all at random; the input is
+    what ``mixture`` makes of it. Qualities are uniform over 0..63.
+    """
+
+    def __init__(self, images: list[Tensor], seed: int, mixture: Mixture) -> None:
+        self.images, self.seed, self.mixture = images, seed, mixture
         areas = np.array([i.shape[1] * i.shape[2] for i in images], dtype=np.float64)
         self.weights = areas / areas.sum()
 
-    def batch(self, count: int, side: int) -> Tensor:
-        """(count, 3, side, side) float32 in [0, 1], channels-last."""
-        rng, patches = self.generator, []
-        for index in rng.choice(len(self.images), count, p=self.weights):
-            image = self.images[index]
-            top = rng.integers(image.shape[1] - side + 1)
-            left = rng.integers(image.shape[2] - side + 1)
-            patch = image[:, top : top + side, left : left + side]
-            if rng.random() < 0.5:
-                patch = patch.flip(1)
-            if rng.random() < 0.5:
-                patch = patch.flip(2)
-            if rng.random() < 0.5:
-                patch = patch.transpose(1, 2)
-            patches.append(patch)
-        return torch.stack(patches).float().div_(255).contiguous(memory_format=torch.channels_last)
+    def make(self, number: int, count: int, side: int) -> Batch:
+        """Batch ``number``: ``count`` patches of ``side`` x ``side`` pixels."""
+        rng = np.random.default_rng((self.seed, number))
+        generator = torch.Generator().manual_seed(int(rng.integers(1 << 32)))
+        clean = [self._patch(index, side, rng) for index in rng.choice(len(self.images), count, p=self.weights)]
+        source = [self.mixture(patch, generator) for patch in clean]
+        quality = torch.from_numpy(rng.integers(0, QUALITIES, count))
+        return Batch(_stack(source), _stack(clean), quality)
+
+    def _patch(self, index: int, side: int, rng: np.random.Generator) -> Tensor:
+        image = self.images[index]
+        top = rng.integers(image.shape[1] - side + 1)
+        left = rng.integers(image.shape[2] - side + 1)
+        patch = image[:, top : top + side, left : left + side]
+        if rng.random() < 0.5:
+            patch = patch.flip(1)
+        if rng.random() < 0.5:
+            patch = patch.flip(2)
+        if rng.random() < 0.5:
+            patch = patch.transpose(1, 2)
+        return patch.float().div_(255)
+
+
+def _stack(patches: list[Tensor]) -> Tensor:
+    return torch.stack(patches).contiguous(memory_format=torch.channels_last)
 
 
 def principal_components(

@@ -10,18 +10,20 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from torch import Tensor
 
 from aicr_ext.codec.checkpoint import export_weights, load_model
-from aicr_ext.degradations import random_degradation
-from aicr_ext.model.aicr import AICR
+from aicr_ext.model.aicr import AICR, Output
 from aicr_ext.model.config import QUALITIES
 from aicr_ext.model.initialise import initialise, initialise_linear
-from aicr_ext.train.data import PatchSampler, load_images, principal_components
+from aicr_ext.train.data import Batch, Batches, load_images, principal_components
+from aicr_ext.train.mixture import Mixture
+from aicr_ext.train.optimisers import build_optimiser
 
 __all__ = ["TrainingOptions", "lambda_of", "rate_distortion_loss", "train"]
 
@@ -32,14 +34,16 @@ class TrainingOptions:
 
     Attributes:
         data: folder of photographs. ``out``: folder for the log, the weights and the state to resume from.
-        model: configuration name. ``minutes``: time box; the cosine of the learning rate ends with it.
-        stages: (fraction of the time at which it ends, batch, patch side) in order; sides multiples of 64.
-        learning_rate: peak. ``warmup``: steps up to it. ``clip``: gradient-norm limit. ``decay``: of the EMA.
+        model: configuration name. ``minutes``: time box. ``max_steps``: ends the run even if time is left.
+            The schedule follows whichever of the two is nearer to its end.
+        stages: (fraction of the run at which it ends, batch, patch side) in order; sides multiples of 64.
+        optimiser: ``"adamw"`` or ``"muon"``. ``learning_rate``: peak; one cosine takes it to zero at the end.
+            ``warmup``: steps up to it. ``clip``: gradient-norm limit. ``decay``: of the EMA.
         device, bfloat16: where, and whether convolutions autocast. ``seed``: of everything random.
         report_every: steps between log lines. ``save_every``: minutes between checkpoints.
-        max_steps: end after so many steps even if time is left.
         start: shipped model or weight file to begin from instead of drawn weights.
-        degrade: share of the inputs that are degraded at random; their target stays the clean patch.
+        mixture: how much of the input is degraded, and by what; the target is always the clean patch.
+        validation: photographs kept out of training; at every checkpoint the averaged weights are tried on them.
     """
 
     data: str
@@ -47,6 +51,7 @@ class TrainingOptions:
     model: str = "aicr-t"
     minutes: float = 60.0
     stages: tuple[tuple[float, int, int], ...] = ((0.5, 8, 128), (0.85, 6, 192), (1.0, 4, 256))
+    optimiser: str = "adamw"
     learning_rate: float = 8e-4
     warmup: int = 200
     clip: float = 2.0
@@ -58,7 +63,8 @@ class TrainingOptions:
     save_every: float = 5.0
     max_steps: int = 10**9
     start: str | None = None
-    degrade: float = 0.0
+    mixture: Mixture = field(default_factory=Mixture)
+    validation: int = 16
 
 
 def lambda_of(quality: Tensor, ends: tuple[float, float]) -> Tensor:
@@ -97,12 +103,49 @@ def train(options: TrainingOptions) -> Path:
         while run.step < options.max_steps and run.progress() < 1:
             run.advance()
             if run.step % options.report_every == 0 and run.sums:
-                log.write(json.dumps(run.report()) + "\n")
-                log.flush()
+                run.write(log, run.report())
             if time.monotonic() - saved > options.save_every * 60:
                 run.checkpoint()
+                run.write(log, run.validate())
                 saved = time.monotonic()
-    return run.checkpoint()
+        weights = run.checkpoint()
+        run.write(log, run.validate())
+    return weights
+
+
+def split(images: list[Tensor], count: int) -> tuple[list[Tensor], list[Tensor]]:
+    """``images`` without ``count`` of them, evenly spread, and those; at least half stay."""
+    count = min(count, len(images) // 2)
+    chosen = {int((i + 0.5) * len(images) / count) for i in range(count)}
+    kept = [image for i, image in enumerate(images) if i not in chosen]
+    return kept, [images[i] for i in sorted(chosen)]
+
+
+def center_crop(image: Tensor, side: int) -> Tensor:
+    """The middle square of (3, H, W)."""
+    top, left = ((s - side) // 2 for s in image.shape[1:])
+    return image[:, top : top + side, left : left + side]
+
+
+def validation_batches(images: list[Tensor], options: TrainingOptions) -> dict[str, Batch]:
+    """Fixed batches by the name of their loss in the log: middles of the photographs, clean and as the run's mixture
+    makes them. The qualities are spread evenly."""
+    if not images:
+        return {}
+    side = min(192, *(s // 64 * 64 for image in images for s in image.shape[1:]))
+    target = (
+        torch.stack([center_crop(image, side) for image in images])
+        .float()
+        .div_(255)
+        .contiguous(memory_format=torch.channels_last)
+    )
+    quality = torch.linspace(0, QUALITIES - 1, len(images)).round().long()
+    batches = {"valid_clean": Batch(target, target, quality)}
+    if options.mixture.clean < 1:
+        generator = torch.Generator().manual_seed(0)
+        only = replace(options.mixture, clean=0.0)
+        batches["valid_degraded"] = Batch(torch.stack([only(p, generator) for p in target]), target, quality)
+    return batches
 
 
 class _Run:
@@ -114,17 +157,16 @@ class _Run:
         self.out = Path(options.out)
         self.out.mkdir(parents=True, exist_ok=True)
         images = load_images(options.data, minimum_side=max(side for _, _, side in options.stages))
+        images, held_out = split(images, options.validation)
         self.model = self._initial_model(images)
         self.model.to(options.device, memory_format=torch.channels_last).train()
-        self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), options.learning_rate, (0.9, 0.98), weight_decay=1e-4
-        )
+        self.optimiser = build_optimiser(options.optimiser, self.model, options.learning_rate)
         self.average = _Average(self.model, options.decay)
         self.step, self.skipped, self.seconds_before = 0, 0, 0.0
         if self._state.exists():
             self._resume()
-        self.sampler = PatchSampler(images, options.seed + self.step)
-        self.generator = torch.Generator().manual_seed(options.seed + self.step)
+        self.batches = Batches(images, options.seed, options.mixture)
+        self.validation = validation_batches(held_out, options)
         self.sums: list[tuple[Tensor, ...]] = []
         self.started = time.monotonic()
 
@@ -153,8 +195,8 @@ class _Run:
         return self.seconds_before + time.monotonic() - self.started
 
     def progress(self) -> float:
-        """Spent part of the time box, 0 to 1 and beyond."""
-        return self.seconds() / (60 * self.options.minutes)
+        """Spent part of the run, in time or in steps, 0 to 1 and beyond."""
+        return max(self.seconds() / (60 * self.options.minutes), self.step / self.options.max_steps)
 
     def _shape(self) -> tuple[int, int]:
         """Batch size and patch side at this time."""
@@ -168,39 +210,39 @@ class _Run:
             group["lr"] = rate
         return rate
 
-    def _degraded(self, clean: Tensor) -> Tensor:
-        """A batch of which each picture is, with the chosen probability, degraded at random."""
-        if not self.options.degrade:
-            return clean
-        chosen = torch.rand(len(clean), generator=self.generator) < self.options.degrade
-        pictures = [
-            random_degradation(picture, self.generator)[0] if degraded else picture
-            for picture, degraded in zip(clean, chosen.tolist(), strict=True)
-        ]
-        return torch.stack(pictures).contiguous(memory_format=torch.channels_last)
+    def _forward(self, model: AICR, batch: Batch) -> tuple[Output, Tensor, Tensor]:
+        """The model's output, the loss, and the MSE of each picture."""
+        device = torch.device(self.options.device)
+        source, target, quality = (t.to(device) for t in batch)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.options.bfloat16):
+            result = model(source, quality)
+        lam = lambda_of(quality, model.config.lambdas)
+        return result, *rate_distortion_loss(result.y_bpp + result.z_bpp, result.picture, target, lam)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Loss of the averaged weights on the photographs kept out, as they are and as the mixture makes them."""
+        model = self._averaged().to(self.options.device, memory_format=torch.channels_last).eval()
+        return {name: round(float(self._forward(model, batch)[1]), 5) for name, batch in self.validation.items()}
+
+    def _averaged(self) -> AICR:
+        averaged = AICR(self.model.config)
+        averaged.load_state_dict(self.average.values, strict=False)  # all but the tables, which the export makes
+        return averaged
 
     def advance(self) -> None:
         """One optimiser step on one batch."""
-        options = self.options
         self._set_learning_rate()
-        count, side = self._shape()
-        target = self.sampler.batch(count, side)
-        source = self._degraded(target).to(options.device)
-        target = target.to(options.device)
-        quality = torch.randint(0, QUALITIES, (count,), device=options.device)
-        with torch.autocast(torch.device(options.device).type, torch.bfloat16, enabled=options.bfloat16):
-            result = self.model(source, quality)
-        bpp = result.y_bpp + result.z_bpp
-        lam = lambda_of(quality, self.model.config.lambdas)
-        loss, mse = rate_distortion_loss(bpp, result.picture, target, lam)
+        result, loss, mse = self._forward(self.model, self.batches.make(self.step, *self._shape()))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
         if torch.isfinite(norm):
             self.optimiser.step()
             self.average.update(self.model, self.step)
             psnr = -10 * torch.log10(mse).mean()
-            self.sums.append(tuple(v.detach() for v in (loss, bpp.mean(), result.z_bpp.mean(), psnr, norm)))
+            bpp = (result.y_bpp + result.z_bpp).mean()
+            self.sums.append(tuple(v.detach() for v in (loss, bpp, result.z_bpp.mean(), psnr, norm)))
         else:
             self.skipped += 1
         self.step += 1
@@ -212,14 +254,17 @@ class _Run:
         count, side = self._shape()
         names = ("loss", "bpp", "z_bpp", "psnr", "grad_norm")
         return {
-            "step": self.step,
-            "seconds": round(self.seconds(), 1),
             "rate": self._set_learning_rate(),
             "batch": count,
             "side": side,
             **{name: round(mean, 5) for name, mean in zip(names, means, strict=True)},
             "skipped": self.skipped,
         }
+
+    def write(self, log: TextIO, values: dict[str, float]) -> None:
+        """One line of the log."""
+        log.write(json.dumps({"step": self.step, "seconds": round(self.seconds(), 1), **values}) + "\n")
+        log.flush()
 
     def checkpoint(self) -> Path:
         """Writes the state to resume from and the averaged weights, each whole or not at all."""
@@ -234,8 +279,6 @@ class _Run:
         temporary = self._state.with_suffix(".tmp")
         torch.save(state, temporary)
         os.replace(temporary, self._state)
-        averaged = AICR(self.model.config)
-        averaged.load_state_dict(self.average.values, strict=False)  # all but the tables, which the export makes
         path = self.out / f"{self.model.config.name}.safetensors"
-        export_weights(path, averaged, {"steps": str(self.step)})
+        export_weights(path, self._averaged(), {"steps": str(self.step)})
         return path
