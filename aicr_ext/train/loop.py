@@ -43,6 +43,7 @@ class TrainingOptions:
         report_every: steps between log lines. ``save_every``: minutes between checkpoints.
         start: shipped model or weight file to begin from instead of drawn weights.
         mixture: how much of the input is degraded, and by what; the target is always the clean patch.
+        knee: loss of a picture beyond which it counts by its logarithm, see :func:`rate_distortion_loss`.
         validation: photographs kept out of training; at every checkpoint the averaged weights are tried on them.
     """
 
@@ -65,6 +66,7 @@ class TrainingOptions:
     start: str | None = None
     mixture: Mixture = field(default_factory=Mixture)
     validation: int = 16
+    knee: float = math.inf
 
 
 def lambda_of(quality: Tensor, ends: tuple[float, float]) -> Tensor:
@@ -73,10 +75,20 @@ def lambda_of(quality: Tensor, ends: tuple[float, float]) -> Tensor:
     return torch.exp(low + (high - low) * quality.float() / (QUALITIES - 1))
 
 
-def rate_distortion_loss(bpp: Tensor, picture: Tensor, target: Tensor, lam: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean loss of a batch and the MSE per picture (mean over channels and pixels)."""
+def rate_distortion_loss(
+    bpp: Tensor, picture: Tensor, target: Tensor, lam: Tensor, knee: float = math.inf
+) -> tuple[Tensor, Tensor]:
+    """Mean loss of a batch and the MSE per picture (mean over channels and pixels).
+
+    A picture's loss L counts as knee * ln(1 + L / knee). Otherwise the few pictures that can hardly be restored,
+    many times as far from their target as a clean one, would decide the direction of every step; their own balance of
+    rate and distortion stays as it is.
+    """
     mse = (picture - target).square().mean((1, 2, 3))
-    return ((bpp + lam * 3 * mse) * 16 / lam.sqrt()).mean(), mse
+    loss = (bpp + lam * 3 * mse) * 16 / lam.sqrt()
+    if not math.isinf(knee):
+        loss = knee * torch.log1p(loss / knee)
+    return loss.mean(), mse
 
 
 class _Average:
@@ -217,13 +229,20 @@ class _Run:
         with torch.autocast(device.type, torch.bfloat16, enabled=self.options.bfloat16):
             result = model(source, quality)
         lam = lambda_of(quality, model.config.lambdas)
-        return result, *rate_distortion_loss(result.y_bpp + result.z_bpp, result.picture, target, lam)
+        return result, *rate_distortion_loss(
+            result.y_bpp + result.z_bpp, result.picture, target, lam, self.options.knee
+        )
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Loss of the averaged weights on the photographs kept out, as they are and as the mixture makes them."""
         model = self._averaged().to(self.options.device, memory_format=torch.channels_last).eval()
-        return {name: round(float(self._forward(model, batch)[1]), 5) for name, batch in self.validation.items()}
+        values = {}
+        for name, batch in self.validation.items():
+            _, loss, mse = self._forward(model, batch)
+            values[name] = round(float(loss), 5)
+            values[f"{name}_psnr"] = round(float(-10 * torch.log10(mse).mean()), 3)
+        return values
 
     def _averaged(self) -> AICR:
         averaged = AICR(self.model.config)
