@@ -36,7 +36,7 @@ class Cascade:
         self.after = tuple(after)
         self.name = "+".join([*(r.name for r in before), name, *(r.name for r in after)])
         self.identity = " + ".join([*(r.identity for r in before), identity, *(r.identity for r in after)])
-        self.qualities = tuple(codec.qualities if qualities is None else qualities)
+        self.qualities = tuple(dict.fromkeys(codec.qualities if qualities is None else qualities))  # none twice
 
     @property
     def model(self) -> ModelCodec | None:

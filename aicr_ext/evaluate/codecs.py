@@ -111,7 +111,7 @@ class PillowCodec:
         if name not in PILLOW:
             raise ValueError(f"codec {name!r}: expected one of {', '.join(PILLOW)}")
         setup = PILLOW[name]
-        check_options(name, options, setup.accepted)
+        check_options(options, setup.accepted)
         self.name = name
         self.qualities: Sequence[int] = setup.qualities
         self._format = setup.format

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+import torch
+
 import aicr_ext
 from aicr_ext.doctor import examine_cpu
 from aicr_ext.images import atomic_write
@@ -75,7 +77,7 @@ class Report:
             "means.csv": csv_text(self.means, [*_GROUP, "pictures", *_VALUES]),
             "bd.csv": csv_text(self.comparisons, _COMPARISON),
             "sizes.csv": csv_text(self.sizes, _SIZE),
-            "results.json": json.dumps(_finite(self._everything(settings)), indent=1) + "\n",
+            "results.json": _json(self._everything(settings)),
             "report.md": self.text(),
         }
         for name, text in files.items():
@@ -163,13 +165,13 @@ class Report:
             ],
             "codecs": [
                 {"name": c.name, "identity": c.identity, "qualities": list(c.qualities)}
-                | ({"weight_hash": c.codec.weight_hash} if isinstance(c.codec, ModelCodec) else {})
+                | (_of_model(c.codec) if isinstance(c.codec, ModelCodec) else {})
                 for c in self.codecs
             ],
             "means": self.means,
             "comparisons": self.comparisons,
             "sizes": self.sizes,
-            "rows": [{name: row[name] for name in FIELDS if name != "identity"} for row in self.rows],
+            "rows": [{k: row[k] for k in FIELDS if k not in ("pixels", "identity")} for row in self.rows],
         }
 
 
@@ -260,6 +262,21 @@ def _version(name: str) -> str | None:
 def _host() -> dict[str, object]:
     cpu = examine_cpu()
     return {name: cpu[name] for name in ("model", "cores", "threads")}
+
+
+def _of_model(codec: ModelCodec) -> dict[str, str]:
+    device = codec.codec.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"weight_hash": codec.weight_hash, "device": name}
+
+
+def _json(fields: Mapping[str, object]) -> str:
+    """One line for each field, and for each item of a list: thousands of rows, yet readable and easy to compare."""
+    parts = []
+    for key, value in _finite(dict(fields)).items():
+        items = ",\n  ".join(map(json.dumps, value)) if isinstance(value, list) else None
+        parts.append(f" {json.dumps(key)}: " + (json.dumps(value) if items is None else f"[\n  {items}\n ]"))
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def _finite(value: object) -> object:

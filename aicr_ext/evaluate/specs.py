@@ -6,7 +6,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from .cascade import Cascade
@@ -51,11 +51,13 @@ def build_codecs(
         if label in (OURS, *PILLOW, *RESTORERS):
             raise ValueError(f"model label {label!r} is the name of a codec or restorer; choose another")
     # One restorer object for all cascades, so that its result is shared by the codecs behind it.
-    part = functools.cache(lambda text: _part(text, models))
+    part = functools.cache(lambda text: _named_part(text, models))
     found: dict[str, Cascade] = {}
     used = set()
     for text in texts:
         names = text.split("+")
+        if OURS in names and not models:
+            raise ValueError(f"codec {text!r}: no model is given")
         for label in models if OURS in names else [OURS]:
             cascade, name = _cascade(text, [label if n == OURS else n for n in names], part, qualities)
             used.add(name)
@@ -69,9 +71,13 @@ def build_codecs(
     return list(found.values())
 
 
-def _cascade(text, names, part, qualities) -> tuple[Cascade, str]:
-    if OURS in names:
-        raise ValueError(f"codec {text!r}: no model is given")
+def _cascade(
+    text: str,
+    names: Sequence[str],
+    part: Callable[[str], Restorer | tuple[str, FileCodec, str]],
+    qualities: Mapping[str, Sequence[float]],
+) -> tuple[Cascade, str]:
+    """The cascade of these parts, and the name of the codec in it."""
     parts = [part(name) for name in names]
     at = [i for i, p in enumerate(parts) if not isinstance(p, Restorer)]
     if len(at) != 1:
@@ -84,6 +90,13 @@ def _cascade(text, names, part, qualities) -> tuple[Cascade, str]:
     return cascade, name
 
 
+def _named_part(text: str, models: Mapping[str, ModelCodec]) -> Restorer | tuple[str, FileCodec, str]:
+    try:
+        return _part(text, models)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"codec {text!r}: {error}") from error
+
+
 def _part(text: str, models: Mapping[str, ModelCodec]) -> Restorer | tuple[str, FileCodec, str]:
     """A restorer, or a codec with its name and identity."""
     if text in models:
@@ -94,12 +107,12 @@ def _part(text: str, models: Mapping[str, ModelCodec]) -> Restorer | tuple[str, 
         return text, codec, codec.identity
     if name in RESTORERS:
         function, accepted, begin = RESTORERS[name]
-        check_options(text, options, accepted)
+        check_options(options, accepted)
         return Restorer(text, functools.partial(function, **options), f"{begin()}{_listed(options)}")
     if ":" not in name:
         known = ", ".join([OURS, *models, *PILLOW, *RESTORERS])
-        raise ValueError(f"codec {text!r}: expected {known}, MODULE:OBJECT or FILE.py:OBJECT")
-    thing, source = _load(text, name)
+        raise ValueError(f"expected {known}, MODULE:OBJECT or FILE.py:OBJECT")
+    thing, source = _load(name)
     short, listed = Path(name).name, _listed(options)  # no folders of this machine in results
     text = text.replace(name, short, 1)
     identity = f"{short} {source}{listed}"
@@ -109,14 +122,14 @@ def _part(text: str, models: Mapping[str, ModelCodec]) -> Restorer | tuple[str, 
     identity = getattr(thing, "identity", identity)
     if isinstance(thing, FileCodec):
         if options:
-            raise ValueError(f"codec {text!r}: {name} is no class, so it takes no options")
+            raise ValueError(f"{short} is no class, so it takes no options")
         return text, thing, identity
     if callable(thing):
         return Restorer(text, functools.partial(thing, **options), identity)
-    raise ValueError(f"codec {text!r}: {name} is neither a codec (qualities, encode, decode) nor callable")
+    raise ValueError(f"{short} is neither a codec (qualities, encode, decode) nor callable")
 
 
-def _load(text: str, name: str) -> tuple[object, str]:
+def _load(name: str) -> tuple[object, str]:
     """The object and a hash of the file it comes from."""
     place, _, attribute = name.rpartition(":")
     try:
@@ -127,9 +140,9 @@ def _load(text: str, name: str) -> tuple[object, str]:
         else:
             module = importlib.import_module(place)
     except Exception as error:  # a plug-in's code raises whatever it likes
-        raise ValueError(f"codec {text!r}: cannot load {place}: {type(error).__name__}: {error}") from error
+        raise ValueError(f"cannot load {place}: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
-        raise ValueError(f"codec {text!r}: {place} has no {attribute}")
+        raise ValueError(f"{place} has no {attribute}")
     file = getattr(module, "__file__", None)
     digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else "built in"
     return getattr(module, attribute), digest

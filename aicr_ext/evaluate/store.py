@@ -54,13 +54,13 @@ _INTERVAL = 20.0
 
 
 class Store:
-    """Rows of one CSV file. Use as a context manager: what was added is written at the end, also of a failure.
+    """Rows of one CSV file, as a context manager: read at its begin, and written at its end, also that of a failure.
 
     Attributes:
         reused: how many rows were found so far.
 
     Args:
-        path: of the file; read if it is there, made with its folder at the first write.
+        path: of the file, which need not be there; its folder is made.
         fresh: measure everything anew. Rows that are not measured again stay in the file.
 
     Raises:
@@ -69,21 +69,28 @@ class Store:
 
     def __init__(self, path: str | Path, *, fresh: bool = False) -> None:
         self.path = Path(path)
-        self._rows = {_key(row, (*_LABELS, *_CONTENT)): row for row in _read(self.path)}
-        self._known = {} if fresh else {_key(row, _CONTENT): row for row in self._rows.values()}
-        self._changed = False
-        self._written = time.monotonic()
         self.reused = 0
+        self._fresh = fresh
 
     def __enter__(self) -> Store:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._folder = os.open(self.path.parent, os.O_RDONLY)
         try:
+            self._lock()
+            self._rows = {_key(row, (*_LABELS, *_CONTENT)): row for row in _read(self.path)}
+        except BaseException:
+            os.close(self._folder)
+            raise
+        self._known = {} if self._fresh else {_key(row, _CONTENT): row for row in self._rows.values()}
+        self._changed = False
+        self._written = time.monotonic()
+        return self
+
+    def _lock(self) -> None:
+        try:
             fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            os.close(self._folder)
             raise ValueError(f"{self.path.parent}: another evaluation is writing here") from None
-        return self
 
     def __exit__(self, *_: object) -> None:
         try:

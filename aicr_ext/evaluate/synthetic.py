@@ -6,6 +6,7 @@ are. Gaussian noise is NumPy's, with the seed itself for every picture, as tests
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -34,33 +35,33 @@ class Synthetic:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.kind, options = parse_call(text)
-        if self.kind not in (*KINDS, _RANDOM):
-            raise ValueError(f"degradation {text!r}: expected one of {', '.join((*KINDS, _RANDOM))}")
-        self.seed = options.pop("seed", 0)
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            raise ValueError(f"degradation {text!r}: seed must be a whole number from 0, got {self.seed!r}")
+        self.fixed = None
         try:
+            self.kind, options = parse_call(text)
             self._prepare(options)
         except (TypeError, ValueError) as error:
             raise ValueError(f"degradation {text!r}: {error}") from None
 
     def _prepare(self, options: dict[str, object]) -> None:
-        self.fixed = None
+        if self.kind not in (*KINDS, _RANDOM):
+            raise ValueError(f"expected one of {', '.join((*KINDS, _RANDOM))}")
+        self.seed = options.pop("seed", 0)
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be a whole number from 0, got {self.seed!r}")
         if self.kind == "gaussian_noise":
-            check_options(self.text, options, ("sigma", "seed"))
+            check_options(options, ("sigma", "seed"))
             self.sigma = options.get("sigma", 25)
             if isinstance(self.sigma, bool) or not isinstance(self.sigma, (int, float)) or not 0 <= self.sigma < 1e4:
                 raise ValueError(f"sigma must be a number from 0, of 255, got {self.sigma!r}")
         elif self.kind == _RANDOM:
-            check_options(self.text, options, ("seed",))
+            check_options(options, ("seed",))
         elif self.kind == "raw_noise" and "gain" in options:
-            check_options(self.text, options, ("gain", "seed"))
+            check_options(options, ("gain", "seed"))
             self.fixed = RawNoise.for_gain(options["gain"])
         elif options:
-            accepted = KINDS[self.kind].__dataclass_fields__
-            check_options(self.text, options, (*accepted, "seed"))
-            self.fixed = KINDS[self.kind](**options)
+            cls = KINDS[self.kind]
+            check_options(options, (*(field.name for field in dataclasses.fields(cls)), "seed"))
+            self.fixed = cls(**options)
 
     def __call__(self, clean: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The damaged picture twice: (H, W, 3) uint8 as a file holds it, and float32 as it was before that.

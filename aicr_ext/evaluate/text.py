@@ -24,21 +24,21 @@ def parse_call(text: str) -> tuple[str, dict[str, Value]]:
     """
     match = _CALL.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r}: expected NAME, NAME:KEY=VALUE,KEY=VALUE or MODULE:OBJECT")
+        raise ValueError(f"expected NAME, NAME:KEY=VALUE,KEY=VALUE or MODULE:OBJECT, got {text!r}")
     options = {}
     for part in (match["options"] or "").split(",") if match["options"] else ():
         key, equals, value = part.partition("=")
         if not (key and equals and value):
-            raise ValueError(f"{text!r}: expected KEY=VALUE, got {part!r}")
+            raise ValueError(f"expected KEY=VALUE, got {part!r}")
         options[key] = _value(value)
     return match["name"], options
 
 
-def check_options(text: str, options: Iterable[str], accepted: Iterable[str]) -> None:
+def check_options(options: Iterable[str], accepted: Iterable[str]) -> None:
     """Raise ``ValueError`` for options that are not among the accepted ones."""
     unknown = sorted(set(options) - set(accepted))
     if unknown:
-        raise ValueError(f"{text!r}: unknown option {', '.join(unknown)}; accepted: {', '.join(accepted) or 'none'}")
+        raise ValueError(f"unknown option {', '.join(unknown)}; accepted: {', '.join(accepted)}")
 
 
 def _value(text: str) -> Value:
