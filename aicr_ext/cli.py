@@ -1,7 +1,7 @@
-"""The ``aicr`` command: compress, decompress, info, doctor. What it promises is written in docs/cli.md.
+"""The ``aicr`` command: compress, decompress, info, eval, doctor. What it promises is written in docs/cli.md.
 
 Torch and Pillow are imported by the commands that need them, so that ``aicr --help`` answers at once.
-Results of ``info`` and ``doctor`` go to standard output, everything else to standard error.
+Results of ``info``, ``eval`` and ``doctor`` go to standard output, everything else to standard error.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from . import cli_eval
 
 if TYPE_CHECKING:
     from . import Codec
@@ -127,6 +129,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("file", type=Path, metavar="FILE")
     sub.add_argument("--json", action="store_true", help="print one JSON object")
 
+    sub = command("eval", _eval, "measure rate and distortion of codecs on folders of pictures")
+    cli_eval.add_arguments(sub)
+
     sub = command("doctor", _doctor, "report versions, compiled libraries, devices and weights")
     sub.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -229,6 +234,10 @@ def _info(args: argparse.Namespace) -> int:
     for name, size in info.sections.items():
         print(f"  {name:<12}{size:>10,}")
     return OK
+
+
+def _eval(args: argparse.Namespace) -> int:
+    return cli_eval.evaluate(args, _say, lambda: _prepare(args))
 
 
 def _doctor(args: argparse.Namespace) -> int:

@@ -11,9 +11,11 @@ __all__ = [
     "AicrError",
     "BitstreamError",
     "ChecksumError",
+    "EvaluationError",
     "FormatError",
     "ImageFormatError",
     "ImageTooLargeError",
+    "MissingPackageError",
     "ModelMismatchError",
     "NativeLibraryError",
     "TruncatedError",
@@ -59,3 +61,11 @@ class ImageFormatError(AicrError, ValueError):
 
 class NativeLibraryError(AicrError, RuntimeError):
     """A compiled part of the package is needed but could not be loaded; the message says why."""
+
+
+class MissingPackageError(AicrError, ImportError):
+    """A package that only some functions need is not installed; the message says how to get it."""
+
+
+class EvaluationError(AicrError, RuntimeError):
+    """A codec or restorer failed while it was measured; the message says which, and on what picture."""
