@@ -18,7 +18,7 @@ CXX_FILES  = find csrc benchmarks -name '*.cpp' -o -name '*.hpp' -o -name '*.h' 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench lint format clean distclean
+.PHONY: help setup build demo test bench gpu lint format clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: $(BUILT) ## run all tests; ARGS="-k name" goes to pytest
 
 bench: $(BUILT) ## run the benchmarks; ARGS goes to them
 	$(BIN)/python -m benchmarks $(ARGS)
+
+gpu: ## build, test, benchmark, train on a CUDA machine: ARGS="DATA OUT MINUTES"
+	benchmarks/gpu_run.sh $(ARGS)
 
 lint: $(VENV)/.stamp-packages ## check style: ruff and clang-format
 	$(BIN)/ruff check .

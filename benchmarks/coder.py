@@ -13,11 +13,9 @@ stream over the ideal code length of the same symbols.
 from __future__ import annotations
 
 import argparse
-import datetime
 import math
 import re
 import statistics
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,12 +24,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aicr_ext import _native, doctor
+from aicr_ext import _native
 from aicr_ext.codec.rans import Decoder, Encoder
 from aicr_ext.codec.tables import gaussian_probabilities, gaussian_sigmas, gaussian_tables
 
 from .other_coders import other_coders
-from .timing import print_table, write_csv
+from .timing import circumstances, print_table, write_csv
 
 WORKLOADS = {
     "A, uniform": np.ones(128),
@@ -125,22 +123,6 @@ def run(name: str, weights: np.ndarray, count: int, rounds: int) -> list[dict[st
         row["encode Msym/s"] = row["symbols"] / statistics.median(encoding) / 1e6
         row["decode Msym/s"] = row["symbols"] / statistics.median(decoding) / 1e6
     return rows
-
-
-def circumstances() -> dict[str, str]:
-    """Processor, day and commit, for the file of results."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "cpu": doctor.examine_cpu()["model"],
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "commit": commit.stdout.strip() or "unknown",
-    }
 
 
 def main(argv: Sequence[str] | None = None) -> None:

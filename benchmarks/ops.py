@@ -18,7 +18,7 @@ from torch import Tensor
 from aicr_ext.ops.decoupled_attention import decoupled_attention
 from aicr_ext.ops.reference import decoupled_attention_reference
 
-from .timing import measure_together, print_table, write_csv
+from .timing import circumstances, measure_together, print_table, write_csv
 
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -61,17 +61,17 @@ def largest(x: Tensor) -> float:
     return x.abs().max().item()
 
 
-def run(case: Case, dtype: torch.dtype, device: str) -> list[dict[str, object]]:
+def run(case: Case, dtype: torch.dtype, device: str, seconds: float) -> list[dict[str, object]]:
     args = case.arguments(dtype, device)
     exact = case.reference(*(a.double() for a in args))
     maps = {layout: in_layout(args, layout) for layout in LAYOUTS}
     eager_error = max(largest(case.reference(*placed).double() - exact) for placed in maps.values())
     calls = [partial(call, *placed) for call in (case.reference, case.native) for placed in maps.values()]
-    durations = measure_together(calls, device=device)
+    durations = measure_together(calls, seconds, device)
     best = min(durations[: len(maps)])
 
     rows = []
-    for (layout, placed), seconds in zip(maps.items(), durations[len(maps) :], strict=True):
+    for (layout, placed), took in zip(maps.items(), durations[len(maps) :], strict=True):
         out = case.native(*placed)
         moved = sum(a.numel() * a.element_size() for a in (*placed, out))
         rows.append(
@@ -80,9 +80,9 @@ def run(case: Case, dtype: torch.dtype, device: str) -> list[dict[str, object]]:
                 "shape": "x".join(map(str, case.shape)),
                 "dtype": str(dtype).removeprefix("torch."),
                 "layout": layout,
-                "us": seconds * 1e6,
-                "GB/s": moved / seconds / 1e9,
-                "x eager": best / seconds,
+                "us": took * 1e6,
+                "GB/s": moved / took / 1e9,
+                "x eager": best / took,
                 "max error": largest(out.double() - exact),
                 "eager error": eager_error,
             }
@@ -95,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int, help="CPU threads (default: what torch chooses)")
+    parser.add_argument("--seconds", type=float, default=0.3, help="time for each call (default: %(default)s)")
     parser.add_argument("--csv", help="also write the table to this file")
     options = parser.parse_args(argv)
     if options.threads:
@@ -104,11 +105,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"torch {torch.__version__}, {place}\n")
     with torch.inference_mode():
         rows = [
-            row for case in CASES for dtype in options.dtype for row in run(case, getattr(torch, dtype), options.device)
+            row
+            for case in CASES
+            for dtype in options.dtype
+            for row in run(case, getattr(torch, dtype), options.device, options.seconds)
         ]
     print_table(rows)
     if options.csv:
-        write_csv(options.csv, rows)
+        facts = circumstances(options.device)
+        write_csv(options.csv, [row | facts for row in rows])
 
 
 if __name__ == "__main__":

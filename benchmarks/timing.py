@@ -1,16 +1,45 @@
-"""Timing and tables shared by the benchmarks."""
+"""Timing, tables and the circumstances of a measurement, shared by the benchmarks."""
 
 from __future__ import annotations
 
 import csv
+import datetime
+import os
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-__all__ = ["measure", "measure_together", "print_table", "write_csv"]
+from aicr_ext import doctor
+
+__all__ = ["circumstances", "measure", "measure_together", "print_table", "write_csv"]
+
+
+def circumstances(device: str = "cpu") -> dict[str, str]:
+    """Processor, GPU if it is the device, torch, day and commit, for files of results.
+
+    Where there is no git, the environment variable ``AICR_COMMIT`` names the commit.
+    """
+    commit = os.environ.get("AICR_COMMIT", "")
+    if not commit:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        commit = done.stdout.strip() or "unknown"
+    return {
+        "cpu": doctor.examine_cpu()["model"],
+        **({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}),
+        "torch": torch.__version__,
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "commit": commit,
+    }
 
 
 def measure(call: Callable[[], object], seconds: float = 0.3, device: str = "cpu") -> float:

@@ -8,31 +8,25 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from aicr_ext.model.config import QUALITIES
+from aicr_ext.train import shards
 from aicr_ext.train.mixture import Mixture
 
 __all__ = ["Batch", "Batches", "load_images", "principal_components"]
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
+def load_images(folder: str | Path, minimum_side: int = shards.MINIMUM_SIDE) -> list[Tensor]:
+    """Every picture whose sides are at least ``minimum_side``, as uint8 (3, H, W), by name.
 
-def load_images(folder: str | Path, minimum_side: int = 256) -> list[Tensor]:
-    """Every picture below ``folder`` whose sides are at least ``minimum_side``, as uint8 (3, H, W), by name.
+    Args:
+        folder: holds photographs, shards made by ``python -m aicr_ext.train.pack``, or both; or one shard.
 
     Raises:
-        ValueError: no such picture there.
+        ValueError: no such picture there, or one that is damaged.
     """
-    images = []
-    for path in sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in _SUFFIXES):
-        with Image.open(path) as image:
-            if min(image.size) >= minimum_side:
-                images.append(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous())
-    if not images:
-        raise ValueError(f"no picture of at least {minimum_side} pixels a side below {str(folder)!r}")
-    return images
+    return shards.load(folder, minimum_side)
 
 
 class Batch(NamedTuple):

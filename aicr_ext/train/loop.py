@@ -22,6 +22,7 @@ from aicr_ext.model.aicr import AICR, Output
 from aicr_ext.model.config import QUALITIES
 from aicr_ext.model.initialise import initialise, initialise_linear
 from aicr_ext.train.data import Batch, Batches, load_images, principal_components
+from aicr_ext.train.interrupt import noted_interrupt
 from aicr_ext.train.mixture import Mixture
 from aicr_ext.train.optimisers import build_optimiser
 
@@ -107,12 +108,13 @@ class _Average:
 def train(options: TrainingOptions) -> Path:
     """Runs until the time box or ``max_steps`` ends; resumes when ``out`` holds a state. Returns the weights' path.
 
-    Steps whose gradient norm is not finite are skipped and counted in the log.
+    Steps whose gradient norm is not finite are skipped and counted in the log. Ctrl-C (SIGINT) ends the run after the
+    step it meets, with state and weights written.
     """
     run = _Run(options)
     saved = time.monotonic()
-    with (run.out / "log.jsonl").open("a") as log:
-        while run.step < options.max_steps and run.progress() < 1:
+    with (run.out / "log.jsonl").open("a") as log, noted_interrupt() as interrupted:
+        while run.step < options.max_steps and run.progress() < 1 and not interrupted:
             run.advance()
             if run.step % options.report_every == 0 and run.sums:
                 run.write(log, run.report())
