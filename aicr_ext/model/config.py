@@ -32,6 +32,7 @@ class ModelConfig:
         fusion: widths of the prior fusion after its input, in multiples of N (the last is its output).
         context: widths of the spatial prior after its input, in multiples of N (the last is its output).
         linear_shortcut: 16x16 linear transforms beside analysis and synthesis (principal components at first).
+        tone_field: the analysis begins with a slowly varying map of colours (:class:`ToneField`).
         lambdas: rate-distortion trade-off of quality 0 and of quality 63.
     """
 
@@ -50,6 +51,7 @@ class ModelConfig:
     fusion: tuple[float, ...] = (2, 3)
     context: tuple[float, ...] = (3, 2, 2)
     linear_shortcut: bool = False
+    tone_field: bool = False
     lambdas: tuple[float, float] = (128.0, 2048.0)
 
     @property
@@ -95,6 +97,7 @@ CONFIGS = {
             fusion=(2,),
             context=(1.25, 2),
             linear_shortcut=True,
+            tone_field=True,
             lambdas=(32.0, 2048.0),
         ),
     )

@@ -34,6 +34,8 @@ def initialise(model: AICR) -> None:
         if isinstance(module, HybridBlock):
             for part in (module.channel_attention, module.spatial_attention, module.feed_forward):
                 part.project_out.weight.mul_(0.3)
+    if model.analysis.tone is not None:
+        model.analysis.tone.head.weight.zero_()
     if model.config.linear_shortcut:
         model.analysis.head.weight.mul_(0.05)
         model.synthesis.tail[0].weight.mul_(0.05)

@@ -50,6 +50,48 @@ class RateScale(nn.Module):
         return scale[:, :, None, None]
 
 
+class ToneField(nn.Module):
+    """Undoes what light and air did to the colours: an affine map of RGB that varies slowly over the picture.
+
+    A small network sees mean, lightest and darkest value of every 8 x 8 pixels and gives, for every 64 x 64 pixels, a
+    gain, a matrix (3, 3) and an offset (3,), interpolated in between: gain * (x + matrix x + offset). It begins as
+    the identity. The residual blocks cannot do this well, for their norms divide by the very contrast that haze
+    and darkness have changed. Not part of the published network.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.look = nn.Sequential(
+            nn.Conv2d(9, width // 2, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            nn.GELU(),
+        )
+        self.mix = nn.Conv2d(2 * width, width, 1)
+        self.head = nn.Conv2d(width, 13, 1)
+
+    def field(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Gain (B, 1, H/4, W/4), and matrix and offset (B, 12, H/4, W/4), row by row (r, g, b, 1)."""
+        seen = torch.cat([F.avg_pool2d(x, 8), F.max_pool2d(x, 8), -F.max_pool2d(-x, 8)], 1)
+        h = self.look(seen - 0.5)
+        overall = h.mean((2, 3), keepdim=True).expand_as(h)
+        h = self.head(F.gelu(self.mix(torch.cat([h, overall], 1)))).float()
+        h = F.interpolate(h, (x.shape[2] // 4, x.shape[3] // 4), mode="bilinear", align_corners=False)
+        return h[:, :1].clamp(-3, 3).exp(), h[:, 1:]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1], sides multiples of 16, to the same shape; not clamped."""
+        gain, affine = (t[:, :, :, None, :, None] for t in self.field(x))
+        cells = x.unflatten(3, (-1, 4)).unflatten(2, (-1, 4))
+        out = [
+            cells[:, c] + sum((affine[:, 4 * c + k] * cells[:, k] for k in range(3)), affine[:, 4 * c + 3])
+            for c in range(3)
+        ]
+        return (torch.stack(out, 1) * gain).flatten(4, 5).flatten(2, 3)
+
+
 def _stage(config: ModelConfig, index: int) -> nn.Sequential:
     block = (config.widths[index], config.groups, config.kernel, config.expansion)
     return nn.Sequential(*(HybridBlock(*block) for _ in range(config.blocks[index])))
@@ -77,6 +119,7 @@ class Analysis(nn.Module):
         super().__init__()
         widths = config.pyramid
         shuffle = [nn.PixelUnshuffle(config.stem)] if config.stem > 1 else []
+        self.tone = ToneField() if config.tone_field else None
         self.stem = nn.Sequential(*shuffle, nn.Conv2d(3 * config.stem**2, widths[0], 3, padding=1))
         self.stages = nn.ModuleList(_stage(config, i) for i in range(len(config.widths)))
         self.downs = nn.ModuleList(_downsample(a, b) for a, b in itertools.pairwise(widths))
@@ -91,6 +134,8 @@ class Analysis(nn.Module):
 
     def forward(self, x: Tensor, quality: Tensor) -> Tensor:
         scale = self.scale(quality)
+        if self.tone is not None:
+            x = self.tone(x)
         h = self.stem(x if self.linear is None else x - 0.5)
         for i, stage in enumerate(self.stages):
             h = stage(h)
