@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from .. import _native
+from .kernels import has_kernel
 from .layout import preferred_layout
 from .reference import decoupled_attention_reference
 
@@ -45,15 +46,9 @@ def decoupled_attention(attn: Tensor, value: Tensor, weight_row: Tensor, weight_
     Raises:
         RuntimeError: shapes, dtypes or devices other than these.
     """
-    if not _has_kernel(attn.device.type):
+    if not has_kernel(attn.device.type):
         return decoupled_attention_reference(attn, value, weight_row, weight_col)
     return torch.ops.aicr_ext.decoupled_attention(attn, value, weight_row, weight_col)
-
-
-def _has_kernel(device: str) -> bool:
-    if device == "cuda":
-        return _native.HAS_CUDA_OPS
-    return _native.HAS_OPS and device in ("cpu", "meta")
 
 
 def _fake(attn: Tensor, value: Tensor, weight_row: Tensor, weight_col: Tensor) -> Tensor:

@@ -8,6 +8,7 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include "cpu/accumulate.hpp"
 #include "cpu/decoupled_attention_kernel.hpp"
 #include "host/decoupled_attention_check.hpp"
 #include "host/layout.hpp"
@@ -17,34 +18,6 @@ namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-template <typename T>
-struct Accumulate {
-  using type = float;
-};
-template <>
-struct Accumulate<double> {
-  using type = double;
-};
-
-template <typename Acc, typename T>
-void append(const Tensor& weight, std::vector<Acc>& values) {
-  const T* data = weight.const_data_ptr<T>();
-  values.assign(data, data + weight.numel());
-}
-
-// The weight as [C][K] in the accumulation type. It is float32 or has the dtype T of the feature maps.
-template <typename T, typename Acc>
-std::vector<Acc> weight_values(const Tensor& weight) {
-  const Tensor dense = torch::stable::contiguous(weight);
-  std::vector<Acc> values;
-  if (dense.scalar_type() == ScalarType::Float) {
-    append<Acc, float>(dense, values);
-  } else {
-    append<Acc, T>(dense, values);
-  }
-  return values;
-}
 
 template <typename T>
 void run(const Tensor& attn, const Tensor& value, const Tensor& weight_row, const Tensor& weight_col,
