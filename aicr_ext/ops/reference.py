@@ -6,11 +6,18 @@ runs where no kernel is available.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["decoupled_attention_reference", "layer_norm2d_backward_reference", "layer_norm2d_reference"]
+__all__ = [
+    "decoupled_attention_backward_reference",
+    "decoupled_attention_reference",
+    "layer_norm2d_backward_reference",
+    "layer_norm2d_reference",
+]
 
 
 def decoupled_attention_reference(attn: Tensor, value: Tensor, weight_row: Tensor, weight_col: Tensor) -> Tensor:
@@ -23,6 +30,57 @@ def decoupled_attention_reference(attn: Tensor, value: Tensor, weight_row: Tenso
     row, col = weight_row.to(attn.dtype), weight_col.to(attn.dtype)
     rows = F.conv2d(F.gelu(attn), row, padding=(0, taps // 2), groups=channels)
     return F.conv2d(F.gelu(rows), col, padding=(taps // 2, 0), groups=channels) * value
+
+
+def decoupled_attention_backward_reference(
+    grad: Tensor,
+    attn: Tensor,
+    value: Tensor,
+    weight_row: Tensor,
+    weight_col: Tensor,
+    *,
+    needs: Sequence[bool] = (True, True, True, True),
+) -> tuple[Tensor | None, ...]:
+    """Gradients of the four arguments in their dtypes, None where not needed: the forward pass again, then each
+    operation's own derivative."""
+    needs_attn, needs_value, needs_row, needs_col = needs
+    channels, taps = attn.shape[1], weight_row.shape[3]
+    row, col = weight_row.to(attn.dtype), weight_col.to(attn.dtype)
+    row_padding, col_padding = [0, taps // 2], [taps // 2, 0]
+
+    def depthwise(x: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
+        return torch.ops.aten.convolution(x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], channels)
+
+    def depthwise_backward(
+        grad: Tensor, x: Tensor, weight: Tensor, padding: list[int], needs: list[bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        return torch.ops.aten.convolution_backward(
+            grad, x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], channels, [*needs, False]
+        )[:2]
+
+    activated = torch.ops.aten.gelu(attn)
+    rows = depthwise(activated, row, row_padding)
+    activated_rows = torch.ops.aten.gelu(rows)
+
+    grad_attn = grad_value = grad_row = grad_col = None
+    if needs_value:
+        grad_value = grad * depthwise(activated_rows, col, col_padding)
+    if needs_attn or needs_row or needs_col:
+        needs_rows = needs_attn or needs_row
+        grad_rows, grad_col = depthwise_backward(
+            grad * value, activated_rows, col, col_padding, [needs_rows, needs_col]
+        )
+        if needs_rows:
+            grad_rows = torch.ops.aten.gelu_backward(grad_rows, rows)
+            grad_attn, grad_row = depthwise_backward(grad_rows, activated, row, row_padding, [needs_attn, needs_row])
+        if needs_attn:
+            grad_attn = torch.ops.aten.gelu_backward(grad_attn, attn)
+    return (
+        grad_attn,
+        grad_value,
+        grad_row.to(weight_row.dtype) if grad_row is not None else None,
+        grad_col.to(weight_col.dtype) if grad_col is not None else None,
+    )
 
 
 def layer_norm2d_reference(

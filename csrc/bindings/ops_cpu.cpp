@@ -6,6 +6,7 @@
 
 STABLE_TORCH_LIBRARY_IMPL(aicr_ext, CPU, library) {
   library.impl("decoupled_attention", TORCH_BOX(&aicr::decoupled_attention_cpu));
+  library.impl("decoupled_attention_backward", TORCH_BOX(&aicr::decoupled_attention_backward_cpu));
   library.impl("layer_norm2d", TORCH_BOX(&aicr::layer_norm2d_cpu));
   library.impl("layer_norm2d_backward", TORCH_BOX(&aicr::layer_norm2d_backward_cpu));
 }
