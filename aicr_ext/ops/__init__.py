@@ -1,7 +1,8 @@
 """Operations of the network as functions: each with a plain-torch definition, some with native kernels."""
 
-from aicr_ext.ops.blocks import channel_attention, gated_feed_forward, layer_norm2d, spatial_attention
+from aicr_ext.ops.blocks import channel_attention, gated_feed_forward, spatial_attention
 from aicr_ext.ops.decoupled_attention import decoupled_attention
+from aicr_ext.ops.layer_norm2d import layer_norm2d
 
 __all__ = [
     "channel_attention",

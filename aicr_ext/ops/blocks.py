@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aicr_ext.ops.decoupled_attention import decoupled_attention
+from aicr_ext.ops.layer_norm2d import layer_norm2d
 
-__all__ = ["channel_attention", "gated_feed_forward", "layer_norm2d", "spatial_attention"]
+__all__ = ["channel_attention", "gated_feed_forward", "spatial_attention"]
 
 #: Values of the widest intermediate tensor of one strip. Fixed, so that a shape always gives the same strips.
 STRIP_VALUES = 1 << 20
@@ -53,18 +54,6 @@ def over_strips(x: Tensor, widest: int, reach: int, branch: Callable[[Tensor, sl
     for block, keep, place in parts:
         torch.add(block[:, :, keep], branch(block, keep), out=out[:, :, place])
     return out
-
-
-def layer_norm2d(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
-    """Bias-free layer norm over channels: x / sqrt(var(x) + eps) * weight.
-
-    ``x`` (B, C, H, W), ``weight`` (C,). The mean enters the variance but is not subtracted (Restormer).
-    """
-    pixels = x.permute(0, 2, 3, 1)
-    wide = pixels.float()
-    # Tensor.var over the innermost dimension is many times slower than these three passes.
-    variance = (wide - wide.mean(-1, keepdim=True)).square().mean(-1, keepdim=True)
-    return (pixels * torch.rsqrt(variance + eps).to(x.dtype) * weight.to(x.dtype)).permute(0, 3, 1, 2)
 
 
 def channel_attention(

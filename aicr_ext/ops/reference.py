@@ -6,10 +6,18 @@ runs where no kernel is available.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["decoupled_attention_reference"]
+__all__ = [
+    "decoupled_attention_backward_reference",
+    "decoupled_attention_reference",
+    "layer_norm2d_backward_reference",
+    "layer_norm2d_reference",
+]
 
 
 def decoupled_attention_reference(attn: Tensor, value: Tensor, weight_row: Tensor, weight_col: Tensor) -> Tensor:
@@ -22,3 +30,97 @@ def decoupled_attention_reference(attn: Tensor, value: Tensor, weight_row: Tenso
     row, col = weight_row.to(attn.dtype), weight_col.to(attn.dtype)
     rows = F.conv2d(F.gelu(attn), row, padding=(0, taps // 2), groups=channels)
     return F.conv2d(F.gelu(rows), col, padding=(taps // 2, 0), groups=channels) * value
+
+
+def decoupled_attention_backward_reference(
+    grad: Tensor,
+    attn: Tensor,
+    value: Tensor,
+    weight_row: Tensor,
+    weight_col: Tensor,
+    *,
+    needs: Sequence[bool] = (True, True, True, True),
+) -> tuple[Tensor | None, ...]:
+    """Gradients of the four arguments in their dtypes, None where not needed: the forward pass again, then each
+    operation's own derivative."""
+    needs_attn, needs_value, needs_row, needs_col = needs
+    channels, taps = attn.shape[1], weight_row.shape[3]
+    row, col = weight_row.to(attn.dtype), weight_col.to(attn.dtype)
+    row_padding, col_padding = [0, taps // 2], [taps // 2, 0]
+
+    def depthwise(x: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
+        return torch.ops.aten.convolution(x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], channels)
+
+    def depthwise_backward(
+        grad: Tensor, x: Tensor, weight: Tensor, padding: list[int], needs: list[bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        return torch.ops.aten.convolution_backward(
+            grad, x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], channels, [*needs, False]
+        )[:2]
+
+    activated = torch.ops.aten.gelu(attn)
+    rows = depthwise(activated, row, row_padding)
+    activated_rows = torch.ops.aten.gelu(rows)
+
+    grad_attn = grad_value = grad_row = grad_col = None
+    if needs_value:
+        grad_value = grad * depthwise(activated_rows, col, col_padding)
+    if needs_attn or needs_row or needs_col:
+        needs_rows = needs_attn or needs_row
+        grad_rows, grad_col = depthwise_backward(
+            grad * value, activated_rows, col, col_padding, [needs_rows, needs_col]
+        )
+        if needs_rows:
+            grad_rows = torch.ops.aten.gelu_backward(grad_rows, rows)
+            grad_attn, grad_row = depthwise_backward(grad_rows, activated, row, row_padding, [needs_attn, needs_row])
+        if needs_attn:
+            grad_attn = torch.ops.aten.gelu_backward(grad_attn, attn)
+    return (
+        grad_attn,
+        grad_value,
+        grad_row.to(weight_row.dtype) if grad_row is not None else None,
+        grad_col.to(weight_col.dtype) if grad_col is not None else None,
+    )
+
+
+def layer_norm2d_reference(
+    x: Tensor, weight: Tensor, eps: float = 1e-5, *, bias: Tensor | None = None, subtract_mean: bool = False
+) -> Tensor:
+    """x / sqrt(var(x) + eps) * weight (+ bias), or (x - mean(x)) / ...; over the channels of (B, C, H, W), as
+    :func:`aicr_ext.ops.layer_norm2d.layer_norm2d`.
+
+    Statistics are in float32 (float64 for float64); the weights are taken in the dtype of ``x``.
+    """
+    pixels = x.permute(0, 2, 3, 1)
+    mean, rstd = _statistics(pixels, eps)
+    centred = pixels - mean.to(x.dtype) if subtract_mean else pixels
+    out = centred * rstd.to(x.dtype) * weight.to(x.dtype)
+    if bias is not None:
+        out = out + bias.to(x.dtype)
+    return out.permute(0, 3, 1, 2)
+
+
+def layer_norm2d_backward_reference(
+    grad: Tensor, x: Tensor, weight: Tensor, with_bias: bool, subtract_mean: bool, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of ``x``, ``weight`` and ``bias`` (empty unless ``with_bias``); the last two in the dtype of sums."""
+    pixels, up = x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)
+    mean, rstd = _statistics(pixels, eps)
+    up = up.to(mean.dtype)
+    deviation = pixels.to(mean.dtype) - mean
+    z = deviation if subtract_mean else pixels.to(mean.dtype)
+    g = up * weight.to(mean.dtype)
+    grad_x = g - deviation * rstd.square() * (g * z).mean(-1, keepdim=True)
+    if subtract_mean:
+        grad_x = grad_x - g.mean(-1, keepdim=True)
+    grad_weight = (up * z * rstd).sum((0, 1, 2))
+    grad_bias = up.sum((0, 1, 2)) if with_bias else up.new_empty(0)
+    return (rstd * grad_x).to(x.dtype).permute(0, 3, 1, 2), grad_weight, grad_bias
+
+
+def _statistics(pixels: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / sqrt(variance + eps) over the last axis, which stays; float32 (float64 for float64)."""
+    wide = pixels if pixels.dtype == torch.float64 else pixels.float()
+    mean = wide.mean(-1, keepdim=True)
+    # Tensor.var over the innermost dimension is many times slower than these passes.
+    return mean, torch.rsqrt((wide - mean).square().mean(-1, keepdim=True) + eps)

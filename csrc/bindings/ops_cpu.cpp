@@ -2,7 +2,11 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cpu/decoupled_attention.hpp"
+#include "cpu/layer_norm2d.hpp"
 
 STABLE_TORCH_LIBRARY_IMPL(aicr_ext, CPU, library) {
   library.impl("decoupled_attention", TORCH_BOX(&aicr::decoupled_attention_cpu));
+  library.impl("decoupled_attention_backward", TORCH_BOX(&aicr::decoupled_attention_backward_cpu));
+  library.impl("layer_norm2d", TORCH_BOX(&aicr::layer_norm2d_cpu));
+  library.impl("layer_norm2d_backward", TORCH_BOX(&aicr::layer_norm2d_backward_cpu));
 }

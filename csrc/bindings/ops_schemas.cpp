@@ -5,4 +5,13 @@
 STABLE_TORCH_LIBRARY(aicr_ext, library) {
   library.def(
       "decoupled_attention(Tensor attn, Tensor value, Tensor weight_row, Tensor weight_col) -> Tensor");
+  library.def(
+      "decoupled_attention_backward(Tensor grad, Tensor attn, Tensor value, Tensor weight_row, Tensor "
+      "weight_col)"
+      " -> (Tensor, Tensor, Tensor, Tensor)");
+  library.def("layer_norm2d(Tensor x, Tensor weight, Tensor? bias, bool subtract_mean, float eps) -> Tensor");
+  library.def(
+      "layer_norm2d_backward(Tensor grad, Tensor x, Tensor weight, bool with_bias, bool subtract_mean, float "
+      "eps)"
+      " -> (Tensor, Tensor, Tensor)");
 }

@@ -14,6 +14,7 @@
 #include <torch/headeronly/util/Half.h>
 
 #include "cpu/gelu.hpp"
+#include "cpu/tiles.hpp"
 #include "cpu/vector_clones.hpp"
 
 namespace aicr {
@@ -27,10 +28,6 @@ constexpr int64_t kFewPieces =
     16;  // fewer than this are cut into smaller blocks, for the sake of the threads
 constexpr int64_t kStripValues = 12288;  // of one line: K + 1 lines of float take 290 KiB for K = 5
 constexpr int64_t kMinStripColumns = 16;
-
-constexpr int64_t divide_up(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 // How a shape is cut. A plane is a picture with one channel.
 struct Plan {
@@ -49,15 +46,6 @@ struct Plan {
 
   int64_t pieces() const { return channels > 0 ? pictures * blocks * strips : 0; }
 };
-
-// Channels-last weights are laid out [K][tile], repeated for as many pixels as a tile holds: loops over tiles
-// are long enough to be good vector code even where the channels are few. A plane has one weight per tap, and
-// one tile.
-constexpr int64_t kTileValues = 256;
-
-int64_t tile_values(int64_t channels) {
-  return channels * std::max<int64_t>(1, kTileValues / channels);
-}
 
 // to[i] = GELU(sum over k of weight[k] * from[i + k * channels])
 template <int K, bool kPlanar, typename Acc>
@@ -191,15 +179,8 @@ void decoupled_attention_run(const DecoupledAttentionShape& shape, const T* attn
   std::vector<Acc> row(weight_row, weight_row + shape.channels * K),
       col(weight_col, weight_col + shape.channels * K);
   if (shape.channels_last) {
-    const int64_t tile = tile_values(C);
-    row.resize(K * tile);
-    col.resize(K * tile);
-    for (int64_t i = 0; i < tile; ++i) {
-      for (int64_t k = 0; k < K; ++k) {
-        row[k * tile + i] = weight_row[i % C * K + k];
-        col[k * tile + i] = weight_col[i % C * K + k];
-      }
-    }
+    row = tiled_weights(weight_row, K, C);
+    col = tiled_weights(weight_col, K, C);
   }
   run_clones(shape, attn, value, row.data(), col.data(), out, first, last, scratch.data());
 }

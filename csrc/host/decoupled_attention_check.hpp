@@ -45,4 +45,16 @@ inline void check_decoupled_attention(const torch::stable::Tensor& attn, const t
                   weight_row.size(3), " and ", weight_col.size(2));
 }
 
+inline void check_decoupled_attention_grad(const torch::stable::Tensor& grad,
+                                           const torch::stable::Tensor& attn) {
+  bool same = grad.dim() == 4;
+  for (int axis = 0; same && axis < 4; ++axis) same = grad.size(axis) == attn.size(axis);
+  STD_TORCH_CHECK(same, "decoupled_attention_backward: grad must have the shape of attn");
+  STD_TORCH_CHECK(grad.scalar_type() == attn.scalar_type(),
+                  "decoupled_attention_backward: grad must be of the dtype of attn, ", attn.scalar_type(),
+                  ", got ", grad.scalar_type());
+  STD_TORCH_CHECK(grad.device() == attn.device(),
+                  "decoupled_attention_backward: grad must be on the device of attn");
+}
+
 }  // namespace aicr

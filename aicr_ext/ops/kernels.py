@@ -1,0 +1,32 @@
+"""Which operators run natively here, and the switch that turns them off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .. import _native
+
+__all__ = ["has_kernel", "plain_torch"]
+
+_enabled = True
+
+
+def has_kernel(device: str, cuda: bool = True) -> bool:
+    """Whether an operator can run natively on a device of this type; ``cuda``: whether it has a CUDA kernel."""
+    if not _enabled:
+        return False
+    if device == "cuda":
+        return cuda and _native.HAS_CUDA_OPS
+    return _native.HAS_OPS and device in ("cpu", "meta")
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Within it every operator runs through its plain-torch definition, in all threads: for comparisons."""
+    global _enabled
+    before, _enabled = _enabled, False
+    try:
+        yield
+    finally:
+        _enabled = before
