@@ -53,10 +53,11 @@ class RateScale(nn.Module):
 class ToneField(nn.Module):
     """Undoes what light and air did to the colours: an affine map of RGB that varies slowly over the picture.
 
-    A small network sees mean, lightest and darkest value of every 8 x 8 pixels and gives, for every 64 x 64 pixels, a
-    gain, a matrix (3, 3) and an offset (3,), interpolated in between: gain * (x + matrix x + offset). It begins as
-    the identity. The residual blocks cannot do this well, for their norms divide by the very contrast that haze
-    and darkness have changed. Not part of the published network.
+    A small network sees mean, lightest and darkest value of every 8 x 8 pixels, by their square roots because darkness
+    lives in the smallest values, and gives, for every 64 x 64 pixels, a gain, a matrix (3, 3) and an offset (3,),
+    interpolated in between: gain * (x + matrix x + offset). It begins as the identity. The residual blocks cannot do
+    this well, for their norms divide by the very contrast that haze and darkness have changed. Not part of the
+    published network.
     """
 
     def __init__(self, width: int = 64) -> None:
@@ -69,15 +70,15 @@ class ToneField(nn.Module):
             nn.Conv2d(width, width, 3, stride=2, padding=1),
             nn.GELU(),
         )
-        self.mix = nn.Conv2d(2 * width, width, 1)
+        self.mix = nn.Conv2d(3 * width, width, 1)
         self.head = nn.Conv2d(width, 13, 1)
 
     def field(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Gain (B, 1, H/4, W/4), and matrix and offset (B, 12, H/4, W/4), row by row (r, g, b, 1)."""
         seen = torch.cat([F.avg_pool2d(x, 8), F.max_pool2d(x, 8), -F.max_pool2d(-x, 8)], 1)
-        h = self.look(seen - 0.5)
-        overall = h.mean((2, 3), keepdim=True).expand_as(h)
-        h = self.head(F.gelu(self.mix(torch.cat([h, overall], 1)))).float()
+        h = self.look((seen.clamp_min(0) + 1e-4).sqrt() - 0.5)
+        overall = (h.mean((2, 3), keepdim=True).expand_as(h), h.amax((2, 3), keepdim=True).expand_as(h))
+        h = self.head(F.gelu(self.mix(torch.cat([h, *overall], 1)))).float()
         h = F.interpolate(h, (x.shape[2] // 4, x.shape[3] // 4), mode="bilinear", align_corners=False)
         return h[:, :1].clamp(-3, 3).exp(), h[:, 1:]
 
