@@ -138,7 +138,7 @@ def circumstances() -> dict[str, str]:
     )
     return {
         "cpu": doctor.examine_cpu()["model"],
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": commit.stdout.strip() or "unknown",
     }
 
