@@ -1,4 +1,4 @@
-"""The ``aicr`` command: compress, decompress, info, doctor. What it promises is written in docs/cli.md.
+"""The ``aicr`` command: compress, decompress, info, doctor, train. What it promises is written in docs/cli.md.
 
 Torch and Pillow are imported by the commands that need them, so that ``aicr --help`` answers at once.
 Results of ``info`` and ``doctor`` go to standard output, everything else to standard error.
@@ -18,6 +18,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from .train import command as training
 
 if TYPE_CHECKING:
     from . import Codec
@@ -126,6 +128,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("info", _info, f"show what an {SUFFIX} file holds, without decoding it")
     sub.add_argument("file", type=Path, metavar="FILE")
     sub.add_argument("--json", action="store_true", help="print one JSON object")
+
+    sub = command("train", _train, "train a model on a folder of photographs")
+    training.add_arguments(sub)
 
     sub = command("doctor", _doctor, "report versions, compiled libraries, devices and weights")
     sub.add_argument("--json", action="store_true", help="print one JSON object")
@@ -237,6 +242,17 @@ def _doctor(args: argparse.Namespace) -> int:
     report = doctor.examine()
     print(json.dumps(report, indent=2) if args.json else doctor.as_text(report))
     return OK if report["healthy"] else SETUP
+
+
+def _train(args: argparse.Namespace) -> int:
+    try:
+        options = training.options_of(args)
+    except (OSError, TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    args.device, args.threads = options.device, None
+    _prepare(args)
+    training.run(args, options, _say)
+    return OK
 
 
 def _plan(args: argparse.Namespace, suffixes: Iterable[str], new_suffix: str) -> tuple[list[Job], int]:
