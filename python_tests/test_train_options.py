@@ -25,6 +25,8 @@ def test_every_config_trains(config, photographs, tmp_path, tiny):
     changes = {"model": tiny, "stages": [[1.0, 4, 64]], "max_steps": 2, "report_every": 1, "precision": "float32"}
     train(TrainingOptions.from_config(photographs, tmp_path / "run", config, changes))
     assert [e["step"] for e in log_of(tmp_path / "run") if "loss" in e] == [1, 2]
+    written = TrainingOptions.from_config(photographs, tmp_path / "run", tmp_path / "run" / "config.toml")
+    assert written == TrainingOptions.from_config(photographs, tmp_path / "run", config, changes)
 
 
 def test_what_the_configs_say():

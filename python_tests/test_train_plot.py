@@ -1,4 +1,4 @@
-"""The picture of training logs."""
+"""What a run shows: the bar on the terminal, and the picture of its log."""
 
 from __future__ import annotations
 
@@ -10,6 +10,24 @@ from PIL import Image
 from training import short
 
 from aicr_ext.train import loop, plot
+from aicr_ext.train.journal import Journal
+
+
+def test_the_bar_shows_progress_and_the_last_report(tmp_path, capsys):
+    with Journal(tmp_path / "log.jsonl", bar=True) as journal:
+        journal.write(50, 9.87, {"loss": 1.5, "bpp": 0.25, "psnr": 31.0})
+        journal.progress(0.5)
+        journal._bar.refresh()
+    assert "50%" in (shown := capsys.readouterr().err)
+    assert "step 50, loss 1.500, bpp 0.250, psnr 31.000" in shown
+    assert json.loads((tmp_path / "log.jsonl").read_text())["seconds"] == 9.9
+
+
+def test_no_bar_and_no_file(capsys):
+    with Journal(None, bar=False) as journal:
+        journal.write(1, 0.0, {"loss": 1.5, "bpp": 0.25, "psnr": 31.0})
+        journal.progress(0.5)
+    assert capsys.readouterr().err == ""
 
 
 def write_log(path, steps):

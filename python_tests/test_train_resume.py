@@ -12,6 +12,7 @@ from training import log_of, short
 from aicr_ext.cli import main
 from aicr_ext.train import TrainingOptions, train
 from aicr_ext.train.data import Batches
+from aicr_ext.train.machine import Signals
 from aicr_ext.train.mixture import Mixture
 from aicr_ext.train.state import changed_options
 
@@ -62,6 +63,14 @@ def test_the_interrupted_command_leaves_a_checkpoint(kind, photographs, tmp_path
     assert "interrupted" in capsys.readouterr().err
     assert state_of(tmp_path / "run")["step"] == 2
     assert (tmp_path / "run" / "tiny.safetensors").exists()
+
+
+def test_a_second_signal_acts_as_usual():
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.came
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_state_without_options_is_resumed(photographs, tmp_path, tiny):

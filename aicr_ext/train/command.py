@@ -70,7 +70,4 @@ def run(args: argparse.Namespace, options: object, say: Callable[[str], None]) -
     """Trains; ``say`` gets the lines for the user."""
     from aicr_ext.train.loop import train
 
-    quiet = args.quiet
-    weights = train(options, None if quiet else say, bar=not quiet and sys.stderr.isatty())
-    if not quiet:
-        say(f"weights in {weights}")
+    train(options, None if args.quiet else say, bar=not args.quiet and sys.stderr.isatty())

@@ -60,7 +60,7 @@ def train(options: TrainingOptions, say: Callable[[str], None] | None = None, ba
                 break
             run.advance()
             journal.progress(run.progress())
-            if run.step % options.report_every == 0 and run.sums:
+            if run.step % options.report_every == 0:
                 journal.write(run.step, run.seconds(), run.report())
             if first and time.monotonic() - saved > 60 * options.save_every:
                 run.checkpoint(journal)
@@ -68,6 +68,7 @@ def train(options: TrainingOptions, say: Callable[[str], None] | None = None, ba
         if first:
             run.checkpoint(journal)
             run.draw()
+            run.say(f"weights in {run.weights}")
         if interrupted:
             raise KeyboardInterrupt
     return run.weights
@@ -170,7 +171,8 @@ class _Run:
             "pictures": self.pictures,
             "data": options.data,
         }
-        journal.write(self.step, self.seconds(), {"run": values, "options": options.as_dict()})
+        plain = {name: str(v) if v == math.inf else v for name, v in options.as_dict().items()}  # JSON has no inf
+        journal.write(self.step, self.seconds(), {"run": values, "options": plain})
         if self.group.rank == 0:
             atomic_write(self.out / "config.toml", options.to_toml().encode())
         count = sum(p.numel() for p in self.model.parameters())
@@ -260,12 +262,12 @@ class _Run:
         self.step += 1
 
     def report(self) -> dict[str, float]:
-        """Means since the last report, for the log."""
-        means = torch.stack(self.sums).mean(0).tolist()
+        """Means over the steps since the last report that were not skipped, for the log."""
+        means = torch.stack(self.sums).mean(0).tolist() if self.sums else []
         self.sums.clear()
-        named = dict(zip(("loss", "bpp", "z_bpp", "psnr", "guidance", "grad_norm"), means, strict=True))
+        named = dict(zip(("loss", "bpp", "z_bpp", "psnr", "guidance", "grad_norm"), means, strict=False))
         if not self.options.guidance:
-            del named["guidance"]
+            named.pop("guidance", None)
         return {
             "rate": self._set_learning_rate(),
             "batch": self.fed[0].count,
