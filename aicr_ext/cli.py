@@ -1,4 +1,4 @@
-"""The ``aicr`` command: compress, decompress, info, eval, doctor. What it promises is written in docs/cli.md.
+"""The ``aicr`` command: compress, decompress, info, eval, train, doctor; docs/cli.md says what it promises.
 
 Torch and Pillow are imported by the commands that need them, so that ``aicr --help`` answers at once.
 Results of ``info``, ``eval`` and ``doctor`` go to standard output, everything else to standard error.
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import cli_eval
+from .train import command as training
 
 if TYPE_CHECKING:
     from . import Codec
@@ -131,6 +132,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("eval", _eval, "measure rate and distortion of codecs on folders of pictures")
     cli_eval.add_arguments(sub)
+    sub = command("train", _train, "train a model on a folder of photographs")
+    training.add_arguments(sub)
 
     sub = command("doctor", _doctor, "report versions, compiled libraries, devices and weights")
     sub.add_argument("--json", action="store_true", help="print one JSON object")
@@ -246,6 +249,17 @@ def _doctor(args: argparse.Namespace) -> int:
     report = doctor.examine()
     print(json.dumps(report, indent=2) if args.json else doctor.as_text(report))
     return OK if report["healthy"] else SETUP
+
+
+def _train(args: argparse.Namespace) -> int:
+    try:
+        options = training.options_of(args)
+    except (OSError, TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    args.device, args.threads = options.device, None
+    _prepare(args)
+    training.run(args, options, _say)
+    return OK
 
 
 def _plan(args: argparse.Namespace, suffixes: Iterable[str], new_suffix: str) -> tuple[list[Job], int]:

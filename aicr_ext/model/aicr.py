@@ -82,9 +82,12 @@ class AICR(nn.Module):
         """What the entropy networks see of a latent: asinh(y) beside a linear shortcut, whose range is wide."""
         return torch.asinh(y) if self.config.linear_shortcut else y
 
-    def forward(self, x: Tensor, quality: Tensor) -> Output:
-        """The relaxed codec of training: noise for the rate, straight-through rounding for the picture."""
-        y = self.analysis(x, quality)
+    def forward(self, x: Tensor, quality: Tensor, taps: list[Tensor] | None = None) -> Output:
+        """The relaxed codec of training: noise for the rate, straight-through rounding for the picture.
+
+        ``taps`` is for :meth:`Analysis.forward`.
+        """
+        y = self.analysis(x, quality, taps)
         h, w = y.shape[2:]
         z = self.hyper_analysis(y)
         noisy_z = z + torch.rand_like(z) - 0.5 if self.training else torch.round(z)

@@ -133,12 +133,15 @@ class Analysis(nn.Module):
             self.linear = None
             self.scale = _rate_scale(config, (0.5, 2.0))
 
-    def forward(self, x: Tensor, quality: Tensor) -> Tensor:
+    def forward(self, x: Tensor, quality: Tensor, taps: list[Tensor] | None = None) -> Tensor:
+        """y. ``taps`` collects what a guidance branch compares: the feature that enters the middle stage, and y."""
         scale = self.scale(quality)
         if self.tone is not None:
             x = self.tone(x)
         h = self.stem(x if self.linear is None else x - 0.5)
         for i, stage in enumerate(self.stages):
+            if taps is not None and i == len(self.stages) // 2:
+                taps.append(h)
             h = stage(h)
             if i < len(self.downs):
                 h = self.downs[i](h)
@@ -147,6 +150,8 @@ class Analysis(nn.Module):
         y = self.head(h).float()
         if self.linear is not None:
             y = (y + linear_float32(self.linear, F.pixel_unshuffle(x, 16))) * scale
+        if taps is not None:
+            taps.append(y)
         return y
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from aicr_ext.model.config import QUALITIES
 from aicr_ext.train import shards
 from aicr_ext.train.mixture import Mixture
 
-__all__ = ["Batch", "Batches", "load_images", "principal_components"]
+__all__ = ["Batch", "Batches", "draw_qualities", "load_images", "principal_components", "stack"]
 
 
 def load_images(folder: str | Path, minimum_side: int = shards.MINIMUM_SIDE) -> list[Tensor]:
@@ -30,33 +31,34 @@ def load_images(folder: str | Path, minimum_side: int = shards.MINIMUM_SIDE) -> 
 
 
 class Batch(NamedTuple):
-    """What one step sees: inputs and clean targets (B, 3, side, side) in [0, 1], channels-last; qualities (B,)."""
+    """Inputs and clean targets, both (B, 3, side, side) float32, channels-last; targets and most inputs in [0, 1]."""
 
     source: Tensor
     target: Tensor
-    quality: Tensor
 
 
 class Batches:
-    """Random batches, each a function of the seed and its number alone, so that any process can make any of them.
+    """Random batches. A patch is a function of the seed, the batch and its row alone, so that any process can make it.
 
     A patch: a picture in proportion to its area, then place, flips and transposition, all at random; the input is
-    what ``mixture`` makes of it. Qualities are uniform over 0..63.
+    what ``mixture`` makes of it.
     """
 
     def __init__(self, images: list[Tensor], seed: int, mixture: Mixture) -> None:
         self.images, self.seed, self.mixture = images, seed, mixture
         areas = np.array([i.shape[1] * i.shape[2] for i in images], dtype=np.float64)
-        self.weights = areas / areas.sum()
+        self.bounds = np.cumsum(areas / areas.sum())
 
-    def make(self, number: int, count: int, side: int) -> Batch:
-        """Batch ``number``: ``count`` patches of ``side`` x ``side`` pixels."""
-        rng = np.random.default_rng((self.seed, number))
-        generator = torch.Generator().manual_seed(int(rng.integers(1 << 32)))
-        clean = [self._patch(index, side, rng) for index in rng.choice(len(self.images), count, p=self.weights)]
-        source = [self.mixture(patch, generator) for patch in clean]
-        quality = torch.from_numpy(rng.integers(0, QUALITIES, count))
-        return Batch(_stack(source), _stack(clean), quality)
+    def make(self, number: int, rows: Iterable[int], side: int) -> Batch:
+        """These rows of batch ``number``, patches of ``side`` x ``side`` pixels."""
+        source, target = zip(*(self._row(number, row, side) for row in rows), strict=True)
+        return Batch(stack(source), stack(target))
+
+    def _row(self, number: int, row: int, side: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng((self.seed, number, row))
+        index = min(int(np.searchsorted(self.bounds, rng.random(), side="right")), len(self.images) - 1)
+        clean = self._patch(index, side, rng)
+        return self.mixture(clean, torch.Generator().manual_seed(int(rng.integers(1 << 32)))), clean
 
     def _patch(self, index: int, side: int, rng: np.random.Generator) -> Tensor:
         image = self.images[index]
@@ -72,8 +74,22 @@ class Batches:
         return patch.float().div_(255)
 
 
-def _stack(patches: list[Tensor]) -> Tensor:
-    return torch.stack(patches).contiguous(memory_format=torch.channels_last)
+def stack(patches: Iterable[Tensor]) -> Tensor:
+    """Patches (3, H, W) as one batch, channels-last."""
+    return torch.stack(list(patches)).contiguous(memory_format=torch.channels_last)
+
+
+def draw_qualities(kind: str, seed: int, step: int, rows: Iterable[int], progress: float) -> Tensor:
+    """The quality index (B,) of these rows in one optimiser step.
+
+    ``"uniform"`` draws from 0..63. ``"pairs"`` takes {0, 21} and {42, 63} in turn for the first half of the run
+    (``progress`` below 0.5), neighbouring rows the two of a pair, and is uniform after it.
+    """
+    if kind == "pairs" and progress < 0.5:
+        pair = ((0, 21), (42, 63))[step % 2]
+        return torch.tensor([pair[row % 2] for row in rows])
+    # the last number keeps these draws apart from those of the patches
+    return torch.tensor([np.random.default_rng((seed, step, row, 1)).integers(QUALITIES) for row in rows])
 
 
 def principal_components(

@@ -1,95 +1,77 @@
-"""The training loop: time-boxed, resumable, one log line per report.
-
-Loss per picture: bpp + lambda * MSE, the MSE summed over the three channels in [0, 1], times 16 / sqrt(lambda) so
-that every quality pulls about equally. The quality of each picture in a batch is drawn uniformly from 0..63.
-"""
+"""The training loop: ended by time or steps, resumable, one log line per report."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
-import os
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from aicr_ext.codec.checkpoint import export_weights, load_model
+from aicr_ext.images import atomic_write
 from aicr_ext.model.aicr import AICR, Output
-from aicr_ext.model.config import QUALITIES
 from aicr_ext.model.initialise import initialise, initialise_linear
-from aicr_ext.train.data import Batch, Batches, load_images, principal_components
-from aicr_ext.train.interrupt import noted_interrupt
-from aicr_ext.train.mixture import Mixture
+from aicr_ext.train.data import Batch, Batches, draw_qualities, load_images, principal_components
+from aicr_ext.train.feed import Feed, Request
+from aicr_ext.train.journal import Journal
+from aicr_ext.train.losses import guidance_term, lambda_of, rate_distortion_loss
+from aicr_ext.train.machine import Signals, has_bfloat16, prepare_gpu
 from aicr_ext.train.optimisers import build_optimiser
+from aicr_ext.train.options import TrainingOptions
+from aicr_ext.train.parallel import Group
+from aicr_ext.train.plot import draw
+from aicr_ext.train.state import changed_options, load_state, save_state
+from aicr_ext.train.validation import split, trials
 
-__all__ = ["TrainingOptions", "lambda_of", "rate_distortion_loss", "train"]
+__all__ = ["TrainingOptions", "train"]
 
 
-@dataclass
-class TrainingOptions:
-    """What a run is made of.
+def train(options: TrainingOptions, say: Callable[[str], None] | None = None, bar: bool = False) -> Path:
+    """Trains until the time box or ``max_steps`` ends; resumes when ``out`` holds a state.
 
-    Attributes:
-        data: folder of photographs. ``out``: folder for the log, the weights and the state to resume from.
-        model: configuration name. ``minutes``: time box. ``max_steps``: ends the run even if time is left.
-            The schedule follows whichever of the two is nearer to its end.
-        stages: (fraction of the run at which it ends, batch, patch side) in order; sides multiples of 64.
-        optimiser: ``"adamw"`` or ``"muon"``. ``learning_rate``: peak; one cosine takes it to zero at the end.
-            ``warmup``: steps up to it. ``clip``: gradient-norm limit. ``decay``: of the EMA.
-        device, bfloat16: where, and whether convolutions autocast. ``seed``: of everything random.
-        report_every: steps between log lines. ``save_every``: minutes between checkpoints.
-        start: shipped model or weight file to begin from instead of drawn weights.
-        mixture: how much of the input is degraded, and by what; the target is always the clean patch.
-        knee: loss of a picture beyond which it counts by its logarithm, see :func:`rate_distortion_loss`.
-        validation: photographs kept out of training; at every checkpoint the averaged weights are tried on them.
+    Leaves ``config.toml``, ``log.jsonl``, ``curve.png``, ``state.pt`` and the weights, whose path it returns. Steps
+    whose gradient is not finite, or whose loss is above the cap, are skipped and counted in the log.
+
+    Args:
+        options: what to do.
+        say: called with the few lines a user wants to read.
+        bar: show a progress bar on standard error.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; the step was finished and a checkpoint written.
+        ValueError: no pictures, or a state in ``out`` that does not fit.
     """
-
-    data: str
-    out: str
-    model: str = "aicr-t"
-    minutes: float = 60.0
-    stages: tuple[tuple[float, int, int], ...] = ((0.5, 8, 128), (0.85, 6, 192), (1.0, 4, 256))
-    optimiser: str = "adamw"
-    learning_rate: float = 8e-4
-    warmup: int = 200
-    clip: float = 2.0
-    decay: float = 0.999
-    device: str = "cpu"
-    bfloat16: bool = True
-    seed: int = 0
-    report_every: int = 50
-    save_every: float = 5.0
-    max_steps: int = 10**9
-    start: str | None = None
-    mixture: Mixture = field(default_factory=Mixture)
-    validation: int = 16
-    knee: float = math.inf
-
-
-def lambda_of(quality: Tensor, ends: tuple[float, float]) -> Tensor:
-    """The rate-distortion trade-off of quality indexes: geometric between the two end values."""
-    low, high = math.log(ends[0]), math.log(ends[1])
-    return torch.exp(low + (high - low) * quality.float() / (QUALITIES - 1))
-
-
-def rate_distortion_loss(
-    bpp: Tensor, picture: Tensor, target: Tensor, lam: Tensor, knee: float = math.inf
-) -> tuple[Tensor, Tensor]:
-    """Mean loss of a batch and the MSE per picture (mean over channels and pixels).
-
-    A picture's loss L counts as knee * ln(1 + L / knee). Otherwise the few pictures that can hardly be restored,
-    many times as far from their target as a clean one, would decide the direction of every step; their own balance of
-    rate and distortion stays as it is.
-    """
-    mse = (picture - target).square().mean((1, 2, 3))
-    loss = (bpp + lam * 3 * mse) * 16 / lam.sqrt()
-    if not math.isinf(knee):
-        loss = knee * torch.log1p(loss / knee)
-    return loss.mean(), mse
+    with contextlib.ExitStack() as stack:
+        group, signals = stack.enter_context(Group(options.device)), stack.enter_context(Signals())
+        first = group.rank == 0
+        run = _Run(options, group, say if say is not None and first else lambda _: None)
+        stack.callback(run.feed.close)
+        journal = stack.enter_context(Journal(run.out / "log.jsonl" if first else None, bar and first))
+        saved = time.monotonic()
+        run.begin(journal)
+        while True:
+            run.clock, interrupted = group.furthest(run.seconds() / (60 * options.minutes), signals.came)
+            if run.progress() >= 1 or interrupted:
+                break
+            run.advance()
+            journal.progress(run.progress())
+            if run.step % options.report_every == 0:
+                journal.write(run.step, run.seconds(), run.report())
+            if first and time.monotonic() - saved > 60 * options.save_every:
+                run.checkpoint(journal)
+                saved = time.monotonic()
+        if first:
+            run.checkpoint(journal)
+            run.draw()
+            run.say(f"weights in {run.weights}")
+        if interrupted:
+            raise KeyboardInterrupt
+    return run.weights
 
 
 class _Average:
@@ -104,105 +86,100 @@ class _Average:
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.values.values()), list(model.parameters()), weight)
 
-
-def train(options: TrainingOptions) -> Path:
-    """Runs until the time box or ``max_steps`` ends; resumes when ``out`` holds a state. Returns the weights' path.
-
-    Steps whose gradient norm is not finite are skipped and counted in the log. Ctrl-C (SIGINT) ends the run after the
-    step it meets, with state and weights written.
-    """
-    run = _Run(options)
-    saved = time.monotonic()
-    with (run.out / "log.jsonl").open("a") as log, noted_interrupt() as interrupted:
-        while run.step < options.max_steps and run.progress() < 1 and not interrupted:
-            run.advance()
-            if run.step % options.report_every == 0 and run.sums:
-                run.write(log, run.report())
-            if time.monotonic() - saved > options.save_every * 60:
-                run.checkpoint()
-                run.write(log, run.validate())
-                saved = time.monotonic()
-        weights = run.checkpoint()
-        run.write(log, run.validate())
-    return weights
-
-
-def split(images: list[Tensor], count: int) -> tuple[list[Tensor], list[Tensor]]:
-    """``images`` without ``count`` of them, evenly spread, and those; at least half stay."""
-    count = min(count, len(images) // 2)
-    chosen = {int((i + 0.5) * len(images) / count) for i in range(count)}
-    kept = [image for i, image in enumerate(images) if i not in chosen]
-    return kept, [images[i] for i in sorted(chosen)]
-
-
-def center_crop(image: Tensor, side: int) -> Tensor:
-    """The middle square of (3, H, W)."""
-    top, left = ((s - side) // 2 for s in image.shape[1:])
-    return image[:, top : top + side, left : left + side]
-
-
-def validation_batches(images: list[Tensor], options: TrainingOptions) -> dict[str, Batch]:
-    """Fixed batches by the name of their loss in the log: middles of the photographs, clean and as the run's mixture
-    makes them. The qualities are spread evenly."""
-    if not images:
-        return {}
-    side = min(192, *(s // 64 * 64 for image in images for s in image.shape[1:]))
-    target = (
-        torch.stack([center_crop(image, side) for image in images])
-        .float()
-        .div_(255)
-        .contiguous(memory_format=torch.channels_last)
-    )
-    quality = torch.linspace(0, QUALITIES - 1, len(images)).round().long()
-    batches = {"valid_clean": Batch(target, target, quality)}
-    if options.mixture.clean < 1:
-        generator = torch.Generator().manual_seed(0)
-        only = replace(options.mixture, clean=0.0)
-        batches["valid_degraded"] = Batch(torch.stack([only(p, generator) for p in target]), target, quality)
-    return batches
+    @torch.no_grad()
+    def load(self, values: dict[str, Tensor]) -> None:
+        for name, value in self.values.items():
+            value.copy_(values[name])
 
 
 class _Run:
     """Everything that changes while a model trains."""
 
-    def __init__(self, options: TrainingOptions) -> None:
+    def __init__(self, options: TrainingOptions, group: Group, say: Callable[[str], None]) -> None:
         torch.manual_seed(options.seed)
-        self.options = options
+        self.options, self.group, self.say, self.device = options, group, say, group.device
+        if self.device.type == "cuda":
+            prepare_gpu()
+        self.bfloat16 = options.precision == "bfloat16" or (options.precision == "auto" and has_bfloat16(self.device))
         self.out = Path(options.out)
         self.out.mkdir(parents=True, exist_ok=True)
+        smallest = min(batch for _, batch, _ in options.stages)
+        if smallest < group.size:
+            raise ValueError(f"stages: a batch of {smallest} cannot be shared among {group.size} processes")
         images = load_images(options.data, minimum_side=max(side for _, _, side in options.stages))
         images, held_out = split(images, options.validation)
         self.model = self._initial_model(images)
-        self.model.to(options.device, memory_format=torch.channels_last).train()
+        self.model.to(self.device, memory_format=torch.channels_last).train()
         self.optimiser = build_optimiser(options.optimiser, self.model, options.learning_rate)
         self.average = _Average(self.model, options.decay)
         self.step, self.skipped, self.seconds_before = 0, 0, 0.0
-        if self._state.exists():
+        if self.state.exists():
             self._resume()
-        self.batches = Batches(images, options.seed, options.mixture)
-        self.validation = validation_batches(held_out, options)
-        self.sums: list[tuple[Tensor, ...]] = []
+        self.clock = self.seconds_before / (60 * options.minutes)  # part of the time box, the same in all processes
+        group.copy_first(self.model.parameters())
+        self.network = torch.compile(self.model) if options.compile else self.model
+        batches = Batches(images, options.seed, options.mixture)
+        self.feed = Feed(batches, self._request, self.step // options.steps_per_batch, options.workers, self.device)
+        self.fed: tuple[Request, Batch] | None = None
+        self.trials = trials(held_out, options.mixture)
+        self.sums: list[Tensor] = []
+        self.pictures = len(images)
         self.started = time.monotonic()
 
     @property
-    def _state(self) -> Path:
+    def state(self) -> Path:
         return self.out / "state.pt"
+
+    @property
+    def weights(self) -> Path:
+        return self.out / f"{self.model.config.name}.safetensors"
 
     def _initial_model(self, images: list[Tensor]) -> AICR:
         if self.options.start is not None:
-            return load_model(self.options.start).requires_grad_(True)
+            model = load_model(self.options.start).requires_grad_(True)
+            if model.config.name != self.options.model:
+                raise ValueError(f"start: {self.options.start!r} holds {model.config.name}, not {self.options.model}")
+            return model
         model = AICR(self.options.model)
         initialise(model)
-        if model.config.linear_shortcut and not self._state.exists():
+        if model.config.linear_shortcut and not self.state.exists():
             initialise_linear(model, *principal_components(images, model.config.latent, self.options.seed))
         return model
 
     def _resume(self) -> None:
-        state = torch.load(self._state, map_location=self.options.device, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.average.values = state["average"]
+        state = load_state(self.state)
+        for change in changed_options(state, self.options):
+            self.say(f"resuming under another option, {change}")
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.average.load(state["average"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            made_for = f"{self.options.model} and {self.options.optimiser}"
+            raise ValueError(f"{self.state}: not a state of {made_for}: {str(error).splitlines()[0]}") from error
         self.step, self.skipped, self.seconds_before = state["step"], state["skipped"], state["seconds"]
+
+    def begin(self, journal: Journal) -> None:
+        """Says and logs what this part of the run is."""
+        options = self.options
+        values = {
+            "device": str(self.device),
+            "precision": "bfloat16" if self.bfloat16 else "float32",
+            "processes": self.group.size,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "pictures": self.pictures,
+            "data": options.data,
+        }
+        plain = {name: str(v) if v == math.inf else v for name, v in options.as_dict().items()}  # JSON has no inf
+        journal.write(self.step, self.seconds(), {"run": values, "options": plain})
+        if self.group.rank == 0:
+            atomic_write(self.out / "config.toml", options.to_toml().encode())
+        count = sum(p.numel() for p in self.model.parameters())
+        self.say(
+            f"{options.model}, {count / 1e6:.1f} M parameters, {self.pictures} pictures, {values['processes']} "
+            f"process(es) on {self.device.type} in {values['precision']}, from step {self.step}"
+        )
 
     def seconds(self) -> float:
         """Time spent, that before resuming included."""
@@ -210,38 +187,53 @@ class _Run:
 
     def progress(self) -> float:
         """Spent part of the run, in time or in steps, 0 to 1 and beyond."""
-        return max(self.seconds() / (60 * self.options.minutes), self.step / self.options.max_steps)
+        return max(self.clock, self.step / self.options.max_steps)
 
-    def _shape(self) -> tuple[int, int]:
-        """Batch size and patch side at this time."""
-        progress = min(self.progress(), self.options.stages[-1][0])
-        return next((count, side) for end, count, side in self.options.stages if progress <= end)
+    def _request(self, number: int) -> Request:
+        """This process's part of a batch, which may be needed only some steps later."""
+        options = self.options
+        progress = min(1.0, max(self.clock, number * options.steps_per_batch / options.max_steps))
+        count, side = next((count, side) for end, count, side in options.stages if progress <= end)
+        return Request(number, self.group.rows(count), count, side)
 
     def _set_learning_rate(self) -> float:
+        top, end = self.options.learning_rate, self.options.final_rate
         warm = min(1.0, (self.step + 1) / self.options.warmup)
-        rate = self.options.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * min(1.0, self.progress())))
+        rate = end + (top * warm - end) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, self.progress())))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         return rate
 
-    def _forward(self, model: AICR, batch: Batch) -> tuple[Output, Tensor, Tensor]:
-        """The model's output, the loss, and the MSE of each picture."""
-        device = torch.device(self.options.device)
-        source, target, quality = (t.to(device) for t in batch)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.options.bfloat16):
-            result = model(source, quality)
-        lam = lambda_of(quality, model.config.lambdas)
-        return result, *rate_distortion_loss(
-            result.y_bpp + result.z_bpp, result.picture, target, lam, self.options.knee
+    def _forward(
+        self, model: AICR, batch: Batch, quality: Tensor, guidance: float = 0.0
+    ) -> tuple[Output, Tensor, Tensor, Tensor]:
+        """The model's output, the loss, the MSE of each picture, and its guidance term."""
+        options, quality = self.options, quality.to(self.device)
+        source, target = (t.to(self.device, non_blocking=True) for t in batch)
+        term = torch.zeros(len(quality), device=self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            if guidance:
+                taps, guide = [], []
+                result = model(source, quality, taps)
+                with torch.set_grad_enabled(not options.guidance_detach):
+                    self.model.analysis(target, quality, guide)
+                term = guidance_term(taps, guide)
+            else:
+                result = model(source, quality)
+        lam = lambda_of(quality, self.model.config.lambdas)
+        bpp = result.y_bpp + result.z_bpp
+        loss, mse = rate_distortion_loss(
+            bpp, result.picture, target, lam, options.balance, guidance * term, options.knee
         )
+        return result, loss, mse, term
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Loss of the averaged weights on the photographs kept out, as they are and as the mixture makes them."""
-        model = self._averaged().to(self.options.device, memory_format=torch.channels_last).eval()
+        """Loss and PSNR of the averaged weights on the photographs kept out, clean and as the mixture makes them."""
+        model = self._averaged().to(self.device, memory_format=torch.channels_last).eval()
         values = {}
-        for name, batch in self.validation.items():
-            _, loss, mse = self._forward(model, batch)
+        for name, trial in self.trials.items():
+            _, loss, mse, _ = self._forward(model, *trial)
             values[name] = round(float(loss), 5)
             values[f"{name}_psnr"] = round(float(-10 * torch.log10(mse).mean()), 3)
         return values
@@ -252,54 +244,68 @@ class _Run:
         return averaged
 
     def advance(self) -> None:
-        """One optimiser step on one batch."""
+        """One optimiser step."""
+        options = self.options
+        if self.fed is None or self.step % options.steps_per_batch == 0:
+            self.fed = next(self.feed)
+        request, batch = self.fed
+        quality = draw_qualities(options.qualities, options.seed, self.step, request.rows, self.progress())
+        # the noise of a step depends on nothing before it, so that a resumed run goes on as it would have
+        torch.manual_seed(int(np.random.SeedSequence((options.seed, self.step, self.group.rank)).generate_state(1)[0]))
         self._set_learning_rate()
-        result, loss, mse = self._forward(self.model, self.batches.make(self.step, *self._shape()))
+        result, loss, mse, term = self._forward(self.network, batch, quality, options.guidance)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
-        if torch.isfinite(norm):
+        bpp, psnr = (result.y_bpp + result.z_bpp).mean(), -10 * torch.log10(mse).mean()
+        values = torch.stack([loss, bpp, result.z_bpp.mean(), psnr, term.mean()]).detach()
+        values = self.group.average(self.model.parameters(), values, len(request.rows), request.count)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.clip)
+        if torch.isfinite(norm) and values[0] <= options.loss_cap:
             self.optimiser.step()
             self.average.update(self.model, self.step)
-            psnr = -10 * torch.log10(mse).mean()
-            bpp = (result.y_bpp + result.z_bpp).mean()
-            self.sums.append(tuple(v.detach() for v in (loss, bpp, result.z_bpp.mean(), psnr, norm)))
+            self.sums.append(torch.cat([values, norm[None]]))
         else:
             self.skipped += 1
         self.step += 1
 
     def report(self) -> dict[str, float]:
-        """Means since the last report, for the log."""
-        means = [float(torch.stack(values).mean()) for values in zip(*self.sums, strict=True)]
+        """Means over the steps since the last report that were not skipped, for the log."""
+        means = torch.stack(self.sums).mean(0).tolist() if self.sums else []
         self.sums.clear()
-        count, side = self._shape()
-        names = ("loss", "bpp", "z_bpp", "psnr", "grad_norm")
+        named = dict(zip(("loss", "bpp", "z_bpp", "psnr", "guidance", "grad_norm"), means, strict=False))
+        if not self.options.guidance:
+            named.pop("guidance", None)
         return {
             "rate": self._set_learning_rate(),
-            "batch": count,
-            "side": side,
-            **{name: round(mean, 5) for name, mean in zip(names, means, strict=True)},
+            "batch": self.fed[0].count,
+            "side": self.fed[0].side,
+            **{name: round(mean, 5) for name, mean in named.items()},
             "skipped": self.skipped,
         }
 
-    def write(self, log: TextIO, values: dict[str, float]) -> None:
-        """One line of the log."""
-        log.write(json.dumps({"step": self.step, "seconds": round(self.seconds(), 1), **values}) + "\n")
-        log.flush()
+    def checkpoint(self, journal: Journal) -> None:
+        """Writes the state to resume from and the averaged weights, each whole or not at all; then tries them."""
+        save_state(
+            self.state,
+            {
+                "model": self.model.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "average": self.average.values,
+                "step": self.step,
+                "skipped": self.skipped,
+                "seconds": self.seconds(),
+                "options": self.options.as_dict() | {"data": self.options.data},
+            },
+        )
+        export_weights(self.weights, self._averaged(), {"steps": str(self.step)})
+        losses = self.validate()
+        journal.write(self.step, self.seconds(), losses)
+        shown = "".join(f", {name.replace('_', ' ')} {loss:.4f}" for name, loss in losses.items())
+        self.say(f"step {self.step}, {self.seconds() / 60:.1f} minutes{shown}")
 
-    def checkpoint(self) -> Path:
-        """Writes the state to resume from and the averaged weights, each whole or not at all."""
-        state = {
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "average": self.average.values,
-            "step": self.step,
-            "skipped": self.skipped,
-            "seconds": self.seconds(),
-        }
-        temporary = self._state.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self._state)
-        path = self.out / f"{self.model.config.name}.safetensors"
-        export_weights(path, self._averaged(), {"steps": str(self.step)})
-        return path
+    def draw(self) -> None:
+        """The curves of the log, as a picture beside it."""
+        try:
+            draw([self.out / "log.jsonl"], self.out / "curve.png")
+        except ImportError as error:
+            self.say(f"no curve.png, which needs matplotlib ({error})")

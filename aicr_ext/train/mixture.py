@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from aicr_ext.degradations import KINDS, PROBABILITIES, Compose, degrade
+from aicr_ext.degradations import KINDS, PROBABILITIES, Compose, GaussianNoise, degrade
 from aicr_ext.degradations.base import check_number
 from aicr_ext.degradations.registry import kind_named
 
@@ -24,6 +24,8 @@ class Mixture:
         alone: share of the others that meet exactly one kind, drawn in proportion to ``kinds``. The rest meet a
             combination, each kind with its probability.
         kinds: probability of each kind in a combination.
+        unclipped: share of the Gaussian noise standing alone that is left as the sum, outside [0, 1] where it goes
+            there, which is how papers test; the rest is clipped and rounded as a file holds it.
 
     Raises:
         ValueError: shares outside 0 to 1, an unknown kind, or probabilities that :class:`Compose` refuses.
@@ -32,10 +34,14 @@ class Mixture:
     clean: float = 1.0
     alone: float = 0.5
     kinds: Mapping[str, float] = field(default_factory=lambda: dict(PROBABILITIES))
+    unclipped: float = 0.0
 
     def __post_init__(self) -> None:
         check_number("clean", self.clean, 0, 1)
         check_number("alone", self.alone, 0, 1)
+        check_number("unclipped", self.unclipped, 0, 1)
+        if not isinstance(self.kinds, Mapping):
+            raise TypeError(f"kinds: expected kinds with their probabilities, got {self.kinds!r}")
         for kind in self.kinds:
             kind_named(kind)
         if self.clean < 1 and not sum(self.kinds.values()) > 0:
@@ -50,5 +56,7 @@ class Mixture:
         if second < self.alone:
             weights = torch.tensor(list(self.kinds.values()))
             kind = list(self.kinds)[int(torch.multinomial(weights, 1, generator=generator))]
+            if kind == GaussianNoise.kind and float(torch.rand((), generator=generator)) < self.unclipped:
+                return GaussianNoise.sample(generator, quantise=False)(picture, generator)
             return degrade(picture, kind, generator)
         return self._compose(picture, generator)[0]

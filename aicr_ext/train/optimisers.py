@@ -12,7 +12,7 @@ from aicr_ext.model.aicr import AICR
 __all__ = ["OPTIMISERS", "Muon", "build_optimiser"]
 
 #: What :func:`build_optimiser` knows.
-OPTIMISERS = ("adamw", "muon")
+OPTIMISERS = ("adamw", "muon", "adam")
 
 _BETAS = (0.9, 0.98)
 _DECAY = 1e-4
@@ -26,6 +26,8 @@ def build_optimiser(name: str, model: AICR, learning_rate: float) -> torch.optim
     """
     if name == "adamw":
         return torch.optim.AdamW(model.parameters(), learning_rate, _BETAS, weight_decay=_DECAY)
+    if name == "adam":  # as published for AICR
+        return torch.optim.Adam(model.parameters(), learning_rate, (0.9, 0.999))
     if name == "muon":
         return Muon(model, learning_rate)
     raise ValueError(f"unknown optimiser {name!r}; known: {', '.join(OPTIMISERS)}")
