@@ -37,7 +37,7 @@ def circumstances(device: str = "cpu") -> dict[str, str]:
         "cpu": doctor.examine_cpu()["model"],
         **({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}),
         "torch": torch.__version__,
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": commit,
     }
 

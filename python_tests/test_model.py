@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -11,7 +13,7 @@ from aicr_ext.model.aicr import AICR, checkerboard
 from aicr_ext.model.config import CONFIGS, get_config
 from aicr_ext.model.entropy import FactorizedPrior, gaussian_bits
 from aicr_ext.model.layers import ChannelAttention
-from aicr_ext.model.transforms import RateScale
+from aicr_ext.model.transforms import RateScale, ToneField
 from aicr_ext.ops import blocks
 
 
@@ -49,7 +51,7 @@ def test_aicr_s_has_the_published_size():
 def test_aicr_l_and_t_have_their_documented_sizes():
     assert f"{parameters('aicr-l') / 1e6:.1f}" == "66.8"
     assert f"{convolution_macs('aicr-l') / 1e9:.1f}" == "77.7"
-    assert f"{parameters('aicr-t') / 1e6:.2f}" == "7.80"
+    assert f"{parameters('aicr-t') / 1e6:.2f}" == "7.87"
     assert f"{convolution_macs('aicr-t') / 1e9:.1f}" == "3.6"
 
 
@@ -62,6 +64,29 @@ def test_configuration_survives_its_dictionary():
 def test_unknown_model_is_named():
     with pytest.raises(ValueError, match=r"unknown model 'aicr-x'.*aicr-t"):
         get_config("aicr-x")
+
+
+def test_tone_field_is_an_affine_map_of_colours():
+    torch.manual_seed(0)
+    tone, picture = ToneField(), torch.rand(2, 3, 48, 64)
+    for value in tone.head.parameters():
+        value.detach().zero_()
+    assert torch.equal(tone(picture), picture)
+    # gain e^0.5, red becomes red + half of green, blue gains 0.1
+    tone.head.bias.data[[0, 2, 12]] = torch.tensor([0.5, 0.5, 0.1])
+    red, green, blue = picture.unbind(1)
+    expected = torch.stack([red + 0.5 * green, green, blue + 0.1], 1) * math.exp(0.5)
+    torch.testing.assert_close(tone(picture), expected)
+
+
+def test_tone_field_varies_slowly():
+    torch.manual_seed(0)
+    with torch.no_grad():
+        gain, affine = ToneField().field(torch.rand(1, 3, 256, 256))
+    assert gain.shape == (1, 1, 64, 64)
+    assert affine.shape == (1, 12, 64, 64)
+    assert gain.std() > 0
+    assert gain.diff(dim=3).abs().max() <= (gain.max() - gain.min()) / 16 + 1e-6  # 16 steps of 4 pixels to a node
 
 
 def test_checkerboard_codes_every_place_once_in_two_steps():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -174,6 +175,15 @@ def test_muon_moves_every_parameter_and_resumes():
     other.load_state_dict(optimiser.state_dict())
     for a, b in zip(optimiser.parts, other.parts, strict=True):
         torch.testing.assert_close(a.state_dict()["state"], b.state_dict()["state"])
+
+
+def test_a_loss_beyond_the_knee_counts_by_its_logarithm():
+    target = torch.zeros(2, 3, 8, 8)
+    bpp, lam = torch.tensor([1.0, 1.0]), torch.tensor([256.0, 256.0])
+    arguments = bpp, target, target, lam, True, torch.tensor([0.0, 9.0])
+    assert float(rate_distortion_loss(*arguments)[0]) == pytest.approx(5.5)
+    bent = (3 * math.log1p(1 / 3) + 3 * math.log1p(10 / 3)) / 2
+    assert float(rate_distortion_loss(*arguments, knee=3.0)[0]) == pytest.approx(bent)
 
 
 def test_unknown_optimiser_is_refused():

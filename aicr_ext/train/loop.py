@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from aicr_ext.codec.checkpoint import export_weights, load_model
 from aicr_ext.images import atomic_write
 from aicr_ext.model.aicr import AICR, Output
+from aicr_ext.model.config import get_config
 from aicr_ext.model.initialise import initialise, initialise_linear
 from aicr_ext.train.data import Batch, Batches, draw_qualities, load_images, principal_components
 from aicr_ext.train.feed import Feed, Request
@@ -25,6 +27,7 @@ from aicr_ext.train.optimisers import build_optimiser
 from aicr_ext.train.options import TrainingOptions
 from aicr_ext.train.parallel import Group
 from aicr_ext.train.plot import draw
+from aicr_ext.train.restoration import Restoration
 from aicr_ext.train.state import changed_options, load_state, save_state
 from aicr_ext.train.validation import split, trials
 
@@ -74,6 +77,16 @@ def train(options: TrainingOptions, say: Callable[[str], None] | None = None, ba
     return run.weights
 
 
+def with_tone_field(model: AICR) -> AICR:
+    """The model itself, or, for weights from before there were tone fields, a copy with one that does nothing yet."""
+    if model.config.tone_field:
+        return model
+    wider = AICR(replace(model.config, tone_field=True))
+    initialise(wider)
+    wider.load_state_dict(model.state_dict(), strict=False)
+    return wider
+
+
 class _Average:
     """Exponential moving average of the parameters; short at first so that early checkpoints mean something."""
 
@@ -109,6 +122,12 @@ class _Run:
         images = load_images(options.data, minimum_side=max(side for _, _, side in options.stages))
         images, held_out = split(images, options.validation)
         self.model = self._initial_model(images)
+        self.restoration = None
+        if options.objective == "latent" and options.start is None:
+            raise ValueError("objective: latent aims at the latents of the weights it starts from; start names none")
+        if options.objective != "rate_distortion":
+            self.restoration = Restoration(options.objective, self.model)
+            self.restoration.to(self.device)
         self.model.to(self.device, memory_format=torch.channels_last).train()
         self.optimiser = build_optimiser(options.optimiser, self.model, options.learning_rate)
         self.average = _Average(self.model, options.decay)
@@ -123,6 +142,7 @@ class _Run:
         self.fed: tuple[Request, Batch] | None = None
         self.trials = trials(held_out, options.mixture)
         self.sums: list[Tensor] = []
+        self.names: tuple[str, ...] = ()
         self.pictures = len(images)
         self.started = time.monotonic()
 
@@ -139,7 +159,7 @@ class _Run:
             model = load_model(self.options.start).requires_grad_(True)
             if model.config.name != self.options.model:
                 raise ValueError(f"start: {self.options.start!r} holds {model.config.name}, not {self.options.model}")
-            return model
+            return with_tone_field(model) if get_config(self.options.model).tone_field else model
         model = AICR(self.options.model)
         initialise(model)
         if model.config.linear_shortcut and not self.state.exists():
@@ -227,6 +247,21 @@ class _Run:
         )
         return result, loss, mse, term
 
+    def _losses(self, batch: Batch, quality: Tensor) -> dict[str, Tensor]:
+        """What a step minimises, "loss", and what the log shows beside it."""
+        if self.restoration is not None:
+            source, target = (t.to(self.device, non_blocking=True) for t in batch)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                return {"loss": self.restoration(self.model.analysis, source, target)}
+        result, loss, mse, term = self._forward(self.network, batch, quality, self.options.guidance)
+        named = {
+            "loss": loss,
+            "bpp": (result.y_bpp + result.z_bpp).mean(),
+            "z_bpp": result.z_bpp.mean(),
+            "psnr": -10 * torch.log10(mse).mean(),
+        }
+        return named | {"guidance": term.mean()} if self.options.guidance else named
+
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Loss and PSNR of the averaged weights on the photographs kept out, clean and as the mixture makes them."""
@@ -253,11 +288,11 @@ class _Run:
         # the noise of a step depends on nothing before it, so that a resumed run goes on as it would have
         torch.manual_seed(int(np.random.SeedSequence((options.seed, self.step, self.group.rank)).generate_state(1)[0]))
         self._set_learning_rate()
-        result, loss, mse, term = self._forward(self.network, batch, quality, options.guidance)
+        named = self._losses(batch, quality)
+        self.names = (*named, "grad_norm")
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        bpp, psnr = (result.y_bpp + result.z_bpp).mean(), -10 * torch.log10(mse).mean()
-        values = torch.stack([loss, bpp, result.z_bpp.mean(), psnr, term.mean()]).detach()
+        named["loss"].backward()
+        values = torch.stack([value.detach() for value in named.values()])
         values = self.group.average(self.model.parameters(), values, len(request.rows), request.count)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.clip)
         if torch.isfinite(norm) and values[0] <= options.loss_cap:
@@ -272,9 +307,7 @@ class _Run:
         """Means over the steps since the last report that were not skipped, for the log."""
         means = torch.stack(self.sums).mean(0).tolist() if self.sums else []
         self.sums.clear()
-        named = dict(zip(("loss", "bpp", "z_bpp", "psnr", "guidance", "grad_norm"), means, strict=False))
-        if not self.options.guidance:
-            named.pop("guidance", None)
+        named = dict(zip(self.names, means, strict=False))
         return {
             "rate": self._set_learning_rate(),
             "batch": self.fed[0].count,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from aicr_ext.model.config import get_config
 from aicr_ext.train.mixture import Mixture
 from aicr_ext.train.optimisers import OPTIMISERS
+from aicr_ext.train.restoration import OBJECTIVES
 
 __all__ = ["CONFIGS", "TrainingOptions", "merge", "parse_setting", "read_config"]
 
@@ -43,6 +44,8 @@ class TrainingOptions:
         qualities: ``"uniform"`` over 0..63, or ``"pairs"``: {0, 21} and {42, 63} in turn for half of the run, as
             published, then uniform.
         mixture: how much of the input is degraded, and by what; the target is always the clean patch.
+        objective: ``"rate_distortion"`` of the whole network, or ``"tone"`` or ``"latent"``, which teach the analysis
+            alone (:mod:`aicr_ext.train.restoration`); ``latent`` needs ``start``.
         balance: multiply the loss of a picture by 16 / sqrt(lambda), so that every quality pulls about equally.
         guidance: weight of the guidance branch, 0 for none; 3.0 as published (ECCV 2022).
         guidance_detach: whether the clean branch is a fixed aim; the published one receives gradients too.
@@ -78,6 +81,7 @@ class TrainingOptions:
     steps_per_batch: int = 1
     qualities: str = "uniform"
     mixture: Mixture = field(default_factory=Mixture)
+    objective: str = "rate_distortion"
     balance: bool = True
     guidance: float = 0.0
     guidance_detach: bool = True
@@ -207,6 +211,7 @@ _ACCEPTED = {
     "max_steps": _Number(1, whole=True),
     "steps_per_batch": _Number(1, 16, whole=True),
     "qualities": _Text(QUALITIES),
+    "objective": _Text(OBJECTIVES),
     "balance": _Flag(),
     "guidance": _Number(0, 1000),
     "guidance_detach": _Flag(),

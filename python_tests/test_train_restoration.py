@@ -1,0 +1,118 @@
+"""The objectives that teach the analysis alone to restore."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from training import TINY, log_of, short
+
+from aicr_ext.codec.checkpoint import export_weights, load_model, untrained
+from aicr_ext.model.aicr import AICR
+from aicr_ext.model.config import CONFIGS, get_config
+from aicr_ext.model.initialise import initialise
+from aicr_ext.train import train
+from aicr_ext.train.loop import with_tone_field
+from aicr_ext.train.mixture import Mixture
+from aicr_ext.train.restoration import Restoration, latent_loss, tone_loss
+
+DARK = Mixture(clean=0.0, alone=1.0, kinds={"low_light": 1.0})
+
+
+def changed(before: AICR, after: AICR) -> set[str]:
+    """Names of the parameters that differ."""
+    old = dict(before.named_parameters())
+    return {name for name, value in after.named_parameters() if not torch.equal(value, old[name])}
+
+
+TONED = replace(TINY, name="tiny-toned", wire_id=98, linear_shortcut=True, tone_field=True)
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """Weights of a small network with a tone field."""
+    monkeypatch.setitem(CONFIGS, TONED.name, TONED)
+    monkeypatch.setattr("aicr_ext.train.loop.draw", lambda logs, out: None)
+    path = tmp_path / "start.safetensors"
+    export_weights(path, untrained(TONED), {})
+    return str(path)
+
+
+def test_tone_loss_sees_means_and_nothing_finer():
+    target = torch.full((2, 3, 32, 48), 0.5)
+    chess = torch.tensor([[0.2, -0.2], [-0.2, 0.2]]).repeat(16, 24)
+    floor = math.sqrt(1e-4)
+    assert float(tone_loss(target + chess, target)) == pytest.approx(floor, rel=1e-3)
+    lighter = torch.cat([target[:1] + 0.3, target[1:]])
+    assert float(tone_loss(lighter, target)) == pytest.approx((math.sqrt(0.09 + 1e-4) + floor) / 2, rel=1e-5)
+
+
+def test_latent_loss_is_the_root_mean_square_of_each_picture():
+    y, target = torch.zeros(2, 4, 3, 3), torch.zeros(2, 4, 3, 3)
+    y[0] = 2.0
+    assert float(latent_loss(y, target)) == pytest.approx((math.sqrt(4.02) + math.sqrt(0.02)) / 2)
+
+
+def test_latents_of_clean_pictures_are_where_they_should_be():
+    model = untrained(TONED)
+    objective = Restoration("latent", model)
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        clean, dark = objective(model.analysis, picture, picture), objective(model.analysis, picture * 0.2, picture)
+    assert float(clean) == pytest.approx(math.sqrt(0.02) + 0.01, rel=1e-4)
+    assert float(dark) > 2 * float(clean)
+
+
+@pytest.mark.parametrize("objective, part", [("tone", "analysis.tone."), ("latent", "analysis.")])
+def test_only_its_part_is_trained(objective, part, start, photographs, tmp_path):
+    options = short(photographs, tmp_path / "run", model=TONED.name, start=start, objective=objective, mixture=DARK)
+    moved = changed(load_model(start), load_model(train(options)))
+    assert moved
+    assert all(name.startswith(part) and not name.startswith("analysis.scale") for name in moved)
+    lines = [line for line in log_of(tmp_path / "run") if "loss" in line]
+    assert all(math.isfinite(line["loss"]) and "bpp" not in line for line in lines)
+
+
+def test_the_tone_field_learns_that_dark_pictures_were_lighter(start, photographs, tmp_path):
+    options = short(
+        photographs,
+        tmp_path / "run",
+        model=TONED.name,
+        start=start,
+        objective="tone",
+        mixture=DARK,
+        max_steps=60,
+        learning_rate=3e-3,
+        warmup=5,
+        report_every=10,
+    )
+    model = load_model(train(options))
+    losses = [line["loss"] for line in log_of(tmp_path / "run") if "loss" in line]
+    assert losses[-1] < 0.7 * losses[0]
+    dark = torch.full((1, 3, 64, 64), 0.05)
+    with torch.no_grad():
+        assert float(model.analysis.tone(dark).mean()) > 0.15
+
+
+def test_models_without_a_tone_field_have_no_such_objective():
+    with pytest.raises(ValueError, match="objective: tone needs a tone field, which aicr-s has not"):
+        Restoration("tone", AICR("aicr-s"))
+
+
+def test_latent_needs_weights_to_start_from(tiny, photographs, tmp_path):
+    with pytest.raises(ValueError, match=r"objective: latent .* start names none"):
+        train(short(photographs, tmp_path / "run", objective="latent"))
+
+
+def test_weights_from_before_tone_fields_can_be_started_from():
+    torch.manual_seed(0)
+    old = AICR(replace(get_config("aicr-t"), tone_field=False))
+    initialise(old)
+    new = with_tone_field(old)
+    assert new.config == get_config("aicr-t")
+    assert with_tone_field(new) is new
+    picture, quality = torch.rand(1, 3, 64, 64), torch.tensor([20])
+    with torch.no_grad():
+        torch.testing.assert_close(new.eval()(picture, quality), old.eval()(picture, quality))
