@@ -20,7 +20,7 @@ import torch
 import aicr_ext
 from aicr_ext.codec.checkpoint import shipped_models, untrained
 from aicr_ext.ops import blocks
-from aicr_ext.ops.reference import decoupled_attention_reference
+from aicr_ext.ops.kernels import plain_torch
 
 from .timing import measure, print_table, write_csv
 
@@ -37,7 +37,7 @@ ROWS = [
 def use_eager() -> None:
     """Plain torch for the rest of this process."""
     blocks.STRIP_VALUES = sys.maxsize
-    blocks.decoupled_attention = decoupled_attention_reference
+    plain_torch().__enter__()
 
 
 def once(call: Callable[[], object]) -> float:
