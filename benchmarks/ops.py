@@ -1,8 +1,10 @@
 """Every operator with a native kernel beside eager PyTorch: ``python -m benchmarks.ops [--csv FILE]``.
 
-Eager is the plain-torch reference in the layout that suits it best, NCHW or channels-last, measured in the
-same run. GB/s counts the bytes the operator has to move at least: its inputs once and its output once. The
-error is the largest against the reference in float64, next to that of eager PyTorch in the same dtype.
+Eager is the plain-torch reference in the layout that suits it best, NCHW or channels-last, and autograd through it,
+measured in the same run. GB/s counts the bytes the forward operator has to move at least: its inputs once and its
+output once. The error is the largest against the reference in float64, next to that of eager PyTorch in the same
+dtype. The backward columns are about the gradients of all arguments, after one forward pass. With ``--threads 1`` all
+times are processor time, to which other programs on the machine add nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from aicr_ext.ops.decoupled_attention import decoupled_attention
-from aicr_ext.ops.reference import decoupled_attention_reference
+from aicr_ext.ops import decoupled_attention, gelu_gate, layer_norm2d
+from aicr_ext.ops.reference import decoupled_attention_reference, gelu_gate_reference, layer_norm2d_reference
 
 from .timing import circumstances, measure_together, print_table, write_csv
 
@@ -34,60 +36,90 @@ class Case:
     arguments: Callable[[torch.dtype, str], tuple[Tensor, ...]]
 
 
-def decoupled_attention_case(shape: tuple[int, int, int, int], taps: int = 5) -> Case:
+def drawn(*sizes: tuple[int, ...]) -> Callable[[torch.dtype, str], tuple[Tensor, ...]]:
+    """A function that draws arguments of these sizes, always the same values."""
+
     def arguments(dtype: torch.dtype, device: str) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(0)
-        sizes = [shape, shape, (shape[1], 1, 1, taps), (shape[1], 1, taps, 1)]
         return tuple(torch.randn(size, generator=generator).to(device, dtype) for size in sizes)
 
+    return arguments
+
+
+def decoupled_attention_case(shape: tuple[int, int, int, int], taps: int = 5) -> Case:
+    arguments = drawn(shape, shape, (shape[1], 1, 1, taps), (shape[1], 1, taps, 1))
     return Case("decoupled_attention", shape, decoupled_attention, decoupled_attention_reference, arguments)
 
 
+def layer_norm2d_case(shape: tuple[int, int, int, int]) -> Case:
+    return Case("layer_norm2d", shape, layer_norm2d, layer_norm2d_reference, drawn(shape, (shape[1],)))
+
+
+def gelu_gate_case(shape: tuple[int, int, int, int]) -> Case:
+    return Case("gelu_gate", shape, gelu_gate, gelu_gate_reference, drawn(shape))
+
+
 # The three scales of aicr-t for a picture of 768 x 512, and the first of aicr-s for a quarter of it.
+SHAPES = [(1, 64, 128, 192), (1, 128, 64, 96), (1, 192, 32, 48), (1, 32, 256, 384)]
 CASES = [
-    decoupled_attention_case((1, 64, 128, 192)),
-    decoupled_attention_case((1, 128, 64, 96)),
-    decoupled_attention_case((1, 192, 32, 48)),
-    decoupled_attention_case((1, 32, 256, 384)),
+    *map(decoupled_attention_case, SHAPES),
+    *map(layer_norm2d_case, SHAPES),
+    *(gelu_gate_case((b, 4 * c, h, w)) for b, c, h, w in SHAPES),
 ]
 
 
 def in_layout(args: tuple[Tensor, ...], layout: str) -> tuple[Tensor, ...]:
     """Feature maps in a layout; weights, whose last axes are single, as they are."""
-    return tuple(a if a.shape[1] == 1 else a.contiguous(memory_format=LAYOUTS[layout]) for a in args)
+    return tuple(a if a.dim() < 4 or a.shape[1] == 1 else a.contiguous(memory_format=LAYOUTS[layout]) for a in args)
 
 
 def largest(x: Tensor) -> float:
     return x.abs().max().item()
 
 
+def backward(function: Callable[..., Tensor], args: tuple[Tensor, ...]) -> Callable[[], object]:
+    """A call that computes the gradients of all arguments from a fixed one of the result."""
+    leaves = [a.detach().requires_grad_() for a in args]
+    out = function(*leaves)
+    grad = torch.empty_like(out).copy_(torch.randn(out.shape, generator=torch.Generator().manual_seed(1)))
+    return lambda: torch.autograd.grad(out, leaves, grad, retain_graph=True)
+
+
+@torch.no_grad()
+def largest_errors(case: Case, maps: Sequence[tuple[Tensor, ...]]) -> list[tuple[float, float]]:
+    """For each layout the largest error of the operator and of eager PyTorch, against float64."""
+    exact = case.reference(*(a.double() for a in maps[0]))
+    return [(largest(case.native(*a).double() - exact), largest(case.reference(*a).double() - exact)) for a in maps]
+
+
 def run(case: Case, dtype: torch.dtype, device: str, seconds: float) -> list[dict[str, object]]:
     args = case.arguments(dtype, device)
-    exact = case.reference(*(a.double() for a in args))
-    maps = {layout: in_layout(args, layout) for layout in LAYOUTS}
-    eager_error = max(largest(case.reference(*placed).double() - exact) for placed in maps.values())
-    calls = [partial(call, *placed) for call in (case.reference, case.native) for placed in maps.values()]
-    durations = measure_together(calls, seconds, device)
-    best = min(durations[: len(maps)])
-
-    rows = []
-    for (layout, placed), took in zip(maps.items(), durations[len(maps) :], strict=True):
-        out = case.native(*placed)
-        moved = sum(a.numel() * a.element_size() for a in (*placed, out))
-        rows.append(
-            {
-                "op": case.op,
-                "shape": "x".join(map(str, case.shape)),
-                "dtype": str(dtype).removeprefix("torch."),
-                "layout": layout,
-                "us": took * 1e6,
-                "GB/s": moved / took / 1e9,
-                "x eager": best / took,
-                "max error": largest(out.double() - exact),
-                "eager error": eager_error,
-            }
-        )
-    return rows
+    maps = [in_layout(args, layout) for layout in LAYOUTS]
+    count = len(maps)
+    clock = {"seconds": seconds, "device": device, "processor_time": device == "cpu" and torch.get_num_threads() == 1}
+    errors = largest_errors(case, maps)
+    calls = [partial(call, *placed) for call in (case.reference, case.native) for placed in maps]
+    with torch.inference_mode():
+        forward = measure_together(calls, **clock)
+        moved = sum(a.numel() * a.element_size() for a in (*args, case.native(*args)))
+    calls = [backward(call, placed) for call in (case.reference, case.native) for placed in maps]
+    gradients = measure_together(calls, **clock)
+    return [
+        {
+            "op": case.op,
+            "shape": "x".join(map(str, case.shape)),
+            "dtype": str(dtype).removeprefix("torch."),
+            "layout": layout,
+            "us": forward[count + i] * 1e6,
+            "GB/s": moved / forward[count + i] / 1e9,
+            "x eager": min(forward[:count]) / forward[count + i],
+            "max error": errors[i][0],
+            "eager error": max(eager for _, eager in errors),
+            "backward us": gradients[count + i] * 1e6,
+            "backward x eager": min(gradients[:count]) / gradients[count + i],
+        }
+        for i, layout in enumerate(LAYOUTS)
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -103,13 +135,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     cuda = options.device == "cuda"
     place = torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU thread(s)"
     print(f"torch {torch.__version__}, {place}\n")
-    with torch.inference_mode():
-        rows = [
-            row
-            for case in CASES
-            for dtype in options.dtype
-            for row in run(case, getattr(torch, dtype), options.device, options.seconds)
-        ]
+    rows = [
+        row
+        for case in CASES
+        for dtype in options.dtype
+        for row in run(case, getattr(torch, dtype), options.device, options.seconds)
+    ]
     print_table(rows)
     if options.csv:
         facts = circumstances(options.device)

@@ -14,13 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import torch
 
 import aicr_ext
 from aicr_ext.codec.checkpoint import shipped_models, untrained
 from aicr_ext.ops import blocks
-from aicr_ext.ops.reference import decoupled_attention_reference
+from aicr_ext.ops.kernels import plain_torch
 
 from .timing import measure, print_table, write_csv
 
@@ -34,12 +35,6 @@ ROWS = [
 ]
 
 
-def use_eager() -> None:
-    """Plain torch for the rest of this process."""
-    blocks.STRIP_VALUES = sys.maxsize
-    blocks.decoupled_attention = decoupled_attention_reference
-
-
 def once(call: Callable[[], object]) -> float:
     """Seconds of a single call, for those that take long."""
     start = time.perf_counter()
@@ -50,8 +45,15 @@ def once(call: Callable[[], object]) -> float:
 def run(model: str, width: int, height: int, eager: bool, threads: int) -> dict[str, object]:
     """Encode and decode one picture; seconds of each and the process's peak memory."""
     torch.set_num_threads(threads)
-    if eager:
-        use_eager()
+    with ExitStack() as stack:
+        if eager:
+            blocks.STRIP_VALUES = sys.maxsize
+            stack.enter_context(plain_torch())
+        return measured(model, width, height, eager)
+
+
+def measured(model: str, width: int, height: int, eager: bool) -> dict[str, object]:
+    """The row of :func:`run`; ``eager`` is only its name."""
     codec = aicr_ext.Codec(model if model in shipped_models() else untrained(model))
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, 3, height // 40 + 2, width // 40 + 2, generator=generator)

@@ -73,13 +73,15 @@ import importlib.machinery, importlib.util, torch
 find_spec = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *a: None if name == "aicr_ext._C" else find_spec(name, *a)
 from aicr_ext import _native
-from aicr_ext.ops.decoupled_attention import decoupled_attention
+from aicr_ext.ops import decoupled_attention, gelu_gate, layer_norm2d
 from aicr_ext.errors import NativeLibraryError
 from aicr_ext.codec.rans import Encoder
 status = _native.native_status()
 assert not any(status[name]["loaded"] for name in ("_C", "_ops", "_cuda")), status
 x = torch.randn(1, 2, 5, 5)
 assert decoupled_attention(x, x, torch.randn(2, 1, 1, 3), torch.randn(2, 1, 3, 1)).shape == x.shape
+assert layer_norm2d(x, torch.ones(2)).shape == x.shape
+assert gelu_gate(x).shape == (1, 1, 5, 5)
 try:
     Encoder()
 except NativeLibraryError as error:

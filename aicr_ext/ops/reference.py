@@ -15,6 +15,8 @@ from torch import Tensor
 __all__ = [
     "decoupled_attention_backward_reference",
     "decoupled_attention_reference",
+    "gelu_gate_backward_reference",
+    "gelu_gate_reference",
     "layer_norm2d_backward_reference",
     "layer_norm2d_reference",
 ]
@@ -81,6 +83,18 @@ def decoupled_attention_backward_reference(
         grad_row.to(weight_row.dtype) if grad_row is not None else None,
         grad_col.to(weight_col.dtype) if grad_col is not None else None,
     )
+
+
+def gelu_gate_reference(x: Tensor) -> Tensor:
+    """GELU(x[:, :C]) ⊙ x[:, C:] of (B, 2C, H, W), as :func:`aicr_ext.ops.gelu_gate.gelu_gate`."""
+    gate, value = x.chunk(2, 1)
+    return F.gelu(gate) * value
+
+
+def gelu_gate_backward_reference(grad: Tensor, x: Tensor) -> Tensor:
+    """Gradient of ``x`` from that of the result."""
+    gate, value = x.chunk(2, 1)
+    return torch.cat([torch.ops.aten.gelu_backward(grad * value, gate), grad * F.gelu(gate)], 1)
 
 
 def layer_norm2d_reference(

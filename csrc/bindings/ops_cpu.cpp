@@ -2,11 +2,14 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cpu/decoupled_attention.hpp"
+#include "cpu/gelu_gate.hpp"
 #include "cpu/layer_norm2d.hpp"
 
 STABLE_TORCH_LIBRARY_IMPL(aicr_ext, CPU, library) {
   library.impl("decoupled_attention", TORCH_BOX(&aicr::decoupled_attention_cpu));
   library.impl("decoupled_attention_backward", TORCH_BOX(&aicr::decoupled_attention_backward_cpu));
+  library.impl("gelu_gate", TORCH_BOX(&aicr::gelu_gate_cpu));
+  library.impl("gelu_gate_backward", TORCH_BOX(&aicr::gelu_gate_backward_cpu));
   library.impl("layer_norm2d", TORCH_BOX(&aicr::layer_norm2d_cpu));
   library.impl("layer_norm2d_backward", TORCH_BOX(&aicr::layer_norm2d_backward_cpu));
 }

@@ -9,6 +9,8 @@ STABLE_TORCH_LIBRARY(aicr_ext, library) {
       "decoupled_attention_backward(Tensor grad, Tensor attn, Tensor value, Tensor weight_row, Tensor "
       "weight_col)"
       " -> (Tensor, Tensor, Tensor, Tensor)");
+  library.def("gelu_gate(Tensor x) -> Tensor");
+  library.def("gelu_gate_backward(Tensor grad, Tensor x) -> Tensor");
   library.def("layer_norm2d(Tensor x, Tensor weight, Tensor? bias, bool subtract_mean, float eps) -> Tensor");
   library.def(
       "layer_norm2d_backward(Tensor grad, Tensor x, Tensor weight, bool with_bias, bool subtract_mean, float "
