@@ -13,7 +13,7 @@ from aicr_ext.codec.checkpoint import export_weights, load_model, untrained
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import CONFIGS, get_config
 from aicr_ext.model.initialise import initialise
-from aicr_ext.train import train
+from aicr_ext.train import TrainingOptions, train
 from aicr_ext.train.loop import with_tone_field
 from aicr_ext.train.mixture import Mixture
 from aicr_ext.train.restoration import Restoration, latent_loss, tone_loss
@@ -73,6 +73,14 @@ def test_only_its_part_is_trained(objective, part, start, photographs, tmp_path)
     assert all(name.startswith(part) and not name.startswith("analysis.scale") for name in moved)
     lines = [line for line in log_of(tmp_path / "run") if "loss" in line]
     assert all(math.isfinite(line["loss"]) and "bpp" not in line for line in lines)
+
+
+@pytest.mark.parametrize("config", ["tone", "latent"])
+def test_its_config_trains(config, start, photographs, tmp_path):
+    changes = {"model": TONED.name, "start": start, "stages": [[1.0, 4, 64]], "max_steps": 2, "precision": "float32"}
+    options = TrainingOptions.from_config(photographs, tmp_path / "run", config, changes)
+    assert options.objective == config
+    assert changed(load_model(start), load_model(train(options)))
 
 
 def test_the_tone_field_learns_that_dark_pictures_were_lighter(start, photographs, tmp_path):
