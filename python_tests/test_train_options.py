@@ -175,7 +175,7 @@ def test_wrong_use_of_the_command(arguments, code, message, photographs, tmp_pat
 
 
 def test_start_must_fit_the_model(photographs, tmp_path, tiny):
-    with pytest.raises(ValueError, match="start: 'aicr-t' holds aicr-t, not tiny"):
+    with pytest.raises(ValueError, match="start: expected weights of tiny, got those of aicr-t"):
         train(short(photographs, tmp_path / "run", start="aicr-t"))
 
 

@@ -14,7 +14,7 @@ from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import CONFIGS, get_config
 from aicr_ext.model.initialise import initialise
 from aicr_ext.train import TrainingOptions, train
-from aicr_ext.train.loop import with_tone_field
+from aicr_ext.train.loop import as_model
 from aicr_ext.train.mixture import Mixture
 from aicr_ext.train.restoration import Restoration, latent_loss, tone_loss
 
@@ -114,13 +114,16 @@ def test_latent_needs_weights_to_start_from(tiny, photographs, tmp_path):
         train(short(photographs, tmp_path / "run", objective="latent"))
 
 
-def test_weights_from_before_tone_fields_can_be_started_from():
+def test_clean_weights_get_a_tone_field_that_does_nothing_yet():
     torch.manual_seed(0)
-    old = AICR(replace(get_config("aicr-t"), tone_field=False))
+    old = AICR("aicr-t-clean")
     initialise(old)
-    new = with_tone_field(old)
+    new = as_model("aicr-t", old)
     assert new.config == get_config("aicr-t")
-    assert with_tone_field(new) is new
+    assert as_model("aicr-t", new) is new
     picture, quality = torch.rand(1, 3, 64, 64), torch.tensor([20])
     with torch.no_grad():
         torch.testing.assert_close(new.eval()(picture, quality), old.eval()(picture, quality))
+    for other in (AICR(TONED), AICR(replace(get_config("aicr-t"), blocks=(1, 1, 1)))):
+        with pytest.raises(ValueError, match="start: expected weights of aicr-t, got those of"):
+            as_model("aicr-t", other)

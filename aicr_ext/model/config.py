@@ -1,8 +1,8 @@
-"""The three published shapes of the network, from one description."""
+"""The shapes of the network, from one description."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor
 
@@ -102,6 +102,11 @@ CONFIGS = {
         ),
     )
 }
+
+
+# aicr-t as it was before it restored: trained on clean pictures only, which it codes in fewer bits. It is also the
+# baseline that restoring weights are compared with.
+CONFIGS["aicr-t-clean"] = replace(CONFIGS["aicr-t"], name="aicr-t-clean", wire_id=4, tone_field=False)
 
 
 def get_config(name: str) -> ModelConfig:

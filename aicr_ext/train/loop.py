@@ -77,11 +77,19 @@ def train(options: TrainingOptions, say: Callable[[str], None] | None = None, ba
     return run.weights
 
 
-def with_tone_field(model: AICR) -> AICR:
-    """The model itself, or, for weights from before there were tone fields, a copy with one that does nothing yet."""
-    if model.config.tone_field:
+def as_model(name: str, model: AICR) -> AICR:
+    """Weights to start from as the model ``name``; where they have no tone field, they get one that does nothing yet.
+
+    Raises:
+        ValueError: they are of another shape.
+    """
+    wanted = get_config(name)
+    if model.config == wanted:
         return model
-    wider = AICR(replace(model.config, tone_field=True))
+    only = {"name": model.config.name, "wire_id": model.config.wire_id, "tone_field": model.config.tone_field}
+    if replace(wanted, **only) != model.config or model.config.tone_field:
+        raise ValueError(f"start: expected weights of {name}, got those of {model.config.name}")
+    wider = AICR(wanted)
     initialise(wider)
     wider.load_state_dict(model.state_dict(), strict=False)
     return wider
@@ -156,10 +164,7 @@ class _Run:
 
     def _initial_model(self, images: list[Tensor]) -> AICR:
         if self.options.start is not None:
-            model = load_model(self.options.start).requires_grad_(True)
-            if model.config.name != self.options.model:
-                raise ValueError(f"start: {self.options.start!r} holds {model.config.name}, not {self.options.model}")
-            return with_tone_field(model) if get_config(self.options.model).tone_field else model
+            return as_model(self.options.model, load_model(self.options.start)).requires_grad_(True)
         model = AICR(self.options.model)
         initialise(model)
         if model.config.linear_shortcut and not self.state.exists():
