@@ -78,7 +78,8 @@ def test_real_bytes_are_within_half_a_percent_of_the_estimate(codec, photo):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (15, 16), (17, 33), (64, 64), (65, 129)])
-def test_any_size_round_trips(codec, size):
+def test_any_size_round_trips(size):
+    codec = aicr_ext.Codec("aicr-t-clean")  # weights that restore may find a drawn gradient in need of it
     x = tensor(*size).float() / 255
     out = codec.decompress(codec.compress(x, quality=63))
     assert out.shape == x.shape

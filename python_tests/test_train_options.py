@@ -132,7 +132,7 @@ def test_bad_configs_name_file_key_and_what_is_accepted(line, message, tmp_path)
 
 
 def test_a_config_that_is_not_there():
-    with pytest.raises(FileNotFoundError, match=r"no config 'nice': neither one of clean, .* nor a file"):
+    with pytest.raises(FileNotFoundError, match=r"no config 'nice': neither one of aicr-t, clean, .* nor a file"):
         TrainingOptions.from_config("in", "out", "nice")
 
 
