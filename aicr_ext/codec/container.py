@@ -30,7 +30,6 @@ MAX_PIXELS = 1 << 27
 _WEIGHT_HASH = 4
 _CHECKSUM = 4
 _SMALLEST = len(MAGIC) + 4 + _WEIGHT_HASH + 3 + _CHECKSUM
-_NAMES = {config.wire_id: name for name, config in CONFIGS.items()}
 
 
 @dataclass(frozen=True)
@@ -142,12 +141,13 @@ def unpack(data: bytes | bytearray | memoryview, max_pixels: int = MAX_PIXELS) -
         raise TruncatedError(f"the header names {at + size + _CHECKSUM} bytes, the file has {len(data)}")
     if zlib.crc32(data[:-_CHECKSUM]) != int.from_bytes(data[-_CHECKSUM:], "little"):
         raise ChecksumError("the file is damaged: its checksum does not match")
-    if wire_id not in _NAMES:
-        known = ", ".join(f"{i} ({name})" for i, name in sorted(_NAMES.items()))
+    names = {config.wire_id: name for name, config in CONFIGS.items()}
+    if wire_id not in names:
+        known = ", ".join(f"{i} ({name})" for i, name in sorted(names.items()))
         raise ModelMismatchError(f"the file was made with model number {wire_id}; this package knows {known}")
     if width * height > max_pixels:
         raise ImageTooLargeError(f"{width} x {height} pixels are more than max_pixels={max_pixels}")
-    return Header(_NAMES[wire_id], weight_hash, quality, width, height), data[at : at + size]
+    return Header(names[wire_id], weight_hash, quality, width, height), data[at : at + size]
 
 
 def read_info(data: bytes | bytearray | memoryview) -> StreamInfo:

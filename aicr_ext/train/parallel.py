@@ -40,8 +40,10 @@ class Group:
             dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.size > 1:
+            if kind is None or issubclass(kind, KeyboardInterrupt):  # all processes come here, but not at once
+                dist.barrier()  # one that takes its group down while another still uses it can bring both to abort
             dist.destroy_process_group()
 
     def rows(self, count: int) -> range:
