@@ -201,7 +201,9 @@ step() { # NAME UNTIL ARGUMENTS...
   [ "$name" != train ] || set -- "$seconds" "$@"
   timeout --preserve-status --signal=INT --kill-after=$GRACE "$seconds" \
     "$BASH" -euo pipefail -c "do_$name \"\$@\"" "$name" "$@" >"$RESULTS/$name.log" 2>&1 </dev/null || code=$?
-  if ((code)); then
+  if [ "$name" = train ] && ((code == 130)); then # told to stop: its state is written, and a later call goes on
+    status="stopped, to go on" code=0
+  elif ((code)); then
     status=failed
     ((SECONDS - start < seconds)) || status="stopped at its time limit"
     tail -n 15 "$RESULTS/$name.log" | sed 's/^/   /'

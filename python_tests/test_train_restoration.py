@@ -83,6 +83,12 @@ def test_its_config_trains(config, start, photographs, tmp_path):
     assert changed(load_model(start), load_model(train(options)))
 
 
+def test_the_bar_shows_what_there_is(start, photographs, tmp_path, capsys):
+    options = short(photographs, tmp_path / "run", model=TONED.name, start=start, objective="tone", mixture=DARK)
+    train(options, bar=True)
+    assert "%|" in capsys.readouterr().err  # a loss without rate and PSNR beside it is no reason to stop
+
+
 def test_the_tone_field_learns_that_dark_pictures_were_lighter(start, photographs, tmp_path):
     options = short(
         photographs,

@@ -39,7 +39,7 @@ class Journal:
             self._file.write(json.dumps({"step": step, "seconds": round(seconds, 1), **values}) + "\n")
             self._file.flush()
         if self._bar is not None and "loss" in values:
-            shown = ", ".join(f"{name} {values[name]:.3f}" for name in ("loss", "bpp", "psnr"))
+            shown = ", ".join(f"{name} {values[name]:.3f}" for name in ("loss", "bpp", "psnr") if name in values)
             self._bar.set_postfix_str(f"step {step}, {shown}", refresh=False)
 
     def progress(self, fraction: float) -> None:
