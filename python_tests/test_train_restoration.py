@@ -110,6 +110,26 @@ def test_the_tone_field_learns_that_dark_pictures_were_lighter(start, photograph
         assert float(model.analysis.tone(dark).mean()) > 0.15
 
 
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_frozen_parts_stay_as_they_are(optimiser, start, photographs, tmp_path):
+    freeze = ["analysis.tone", "synthesis.tail"]
+    options = short(
+        photographs, tmp_path / "run", model=TONED.name, start=start, freeze=freeze, mixture=DARK, optimiser=optimiser
+    )
+    moved = changed(load_model(start), load_model(train(options)))
+    assert any(name.startswith("analysis.stem") for name in moved)
+    assert any(name.startswith("synthesis.head") for name in moved)
+    assert not any(name.startswith(tuple(freeze)) for name in moved)
+    assert 'freeze = ["analysis.tone", "synthesis.tail"]' in (tmp_path / "run" / "config.toml").read_text()
+
+
+def test_only_parts_that_there_are_can_be_frozen(start, photographs, tmp_path):
+    with pytest.raises(ValueError, match=r"freeze: tiny-toned has no part 'analysis.ton'; among .* analysis.tone,"):
+        train(short(photographs, tmp_path / "run", model=TONED.name, start=start, freeze=["analysis.ton"]))
+    with pytest.raises(TypeError, match="freeze: expected a list of texts, got 'analysis.tone'"):
+        short(photographs, tmp_path / "run", freeze="analysis.tone")
+
+
 def test_models_without_a_tone_field_have_no_such_objective():
     with pytest.raises(ValueError, match="objective: tone needs a tone field, which aicr-s has not"):
         Restoration("tone", AICR("aicr-s"))

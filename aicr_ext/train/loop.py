@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,6 +95,21 @@ def as_model(name: str, model: AICR) -> AICR:
     return wider
 
 
+def freeze(model: AICR, parts: Sequence[str]) -> None:
+    """Takes ``requires_grad`` from the parameters below ``parts``, such as ``analysis.tone``.
+
+    Raises:
+        ValueError: a part that the model has not.
+    """
+    for part in parts:
+        frozen = [p for name, p in model.named_parameters() if f"{name}.".startswith(f"{part.rstrip('.')}.")]
+        if not frozen:
+            known = sorted({".".join(name.split(".")[:2]) for name, _ in model.named_parameters()})
+            raise ValueError(f"freeze: {model.config.name} has no part {part!r}; among its parts: {', '.join(known)}")
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
 class _Average:
     """Exponential moving average of the parameters; short at first so that early checkpoints mean something."""
 
@@ -136,6 +151,7 @@ class _Run:
         if options.objective != "rate_distortion":
             self.restoration = Restoration(options.objective, self.model)
             self.restoration.to(self.device)
+        freeze(self.model, options.freeze)
         self.model.to(self.device, memory_format=torch.channels_last).train()
         self.optimiser = build_optimiser(options.optimiser, self.model, options.learning_rate)
         self.average = _Average(self.model, options.decay)

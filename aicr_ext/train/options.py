@@ -46,6 +46,7 @@ class TrainingOptions:
         mixture: how much of the input is degraded, and by what; the target is always the clean patch.
         objective: ``"rate_distortion"`` of the whole network, or ``"tone"`` or ``"latent"``, which teach the analysis
             alone (:mod:`aicr_ext.train.restoration`); ``latent`` needs ``start``.
+        freeze: parts of the network that stay as they are: beginnings of parameter names, ``"analysis.tone"``.
         balance: multiply the loss of a picture by 16 / sqrt(lambda), so that every quality pulls about equally.
         guidance: weight of the guidance branch, 0 for none; 3.0 as published (ECCV 2022).
         guidance_detach: whether the clean branch is a fixed aim; the published one receives gradients too.
@@ -82,6 +83,7 @@ class TrainingOptions:
     qualities: str = "uniform"
     mixture: Mixture = field(default_factory=Mixture)
     objective: str = "rate_distortion"
+    freeze: tuple[str, ...] = ()
     balance: bool = True
     guidance: float = 0.0
     guidance_detach: bool = True
@@ -156,6 +158,7 @@ class TrainingOptions:
         """All fields but ``data`` and ``out`` as plain values."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("data", "out")}
         values["stages"] = [list(stage) for stage in self.stages]
+        values["freeze"] = list(self.freeze)
         values["mixture"] = {f.name: getattr(self.mixture, f.name) for f in dataclasses.fields(self.mixture)}
         values["mixture"]["kinds"] = dict(self.mixture.kinds)
         return values
@@ -196,6 +199,15 @@ class _Text(NamedTuple):
         return value
 
 
+class _Texts(NamedTuple):
+    """A list of texts, which may be empty."""
+
+    def checked(self, name: str, value: object) -> tuple[str, ...]:
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise TypeError(f"{name}: expected a list of texts, got {value!r}")
+        return tuple(_Text().checked(name, text) for text in value)
+
+
 class _Flag(NamedTuple):
     """True or false."""
 
@@ -212,6 +224,7 @@ _ACCEPTED = {
     "steps_per_batch": _Number(1, 16, whole=True),
     "qualities": _Text(QUALITIES),
     "objective": _Text(OBJECTIVES),
+    "freeze": _Texts(),
     "balance": _Flag(),
     "guidance": _Number(0, 1000),
     "guidance_detach": _Flag(),
