@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from aicr_ext.codec.calibrate import calibrate
+from aicr_ext.codec.priors import IntegerPriors
 from aicr_ext.codec.rans import TableSet
 from aicr_ext.codec.tables import tables_from_probabilities
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import CONFIGS, ModelConfig
+from aicr_ext.model.entropy import DEFAULT_EXPONENT, exponents
 from aicr_ext.weights import FOLDER, load_weights, save_weights
 
 __all__ = ["export_weights", "hyper_tables", "load_model", "shipped_models"]
@@ -54,6 +58,7 @@ def load_model(name_or_path: str | Path) -> AICR:
     config, state, _ = load_weights(path)
     with torch.device("meta"):
         model = AICR(config)
+    _add_exponents(model, state)
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:
@@ -61,10 +66,30 @@ def load_model(name_or_path: str | Path) -> AICR:
     return model.eval().requires_grad_(False)
 
 
-def export_weights(path: str | Path, model: AICR, notes: dict[str, str]) -> None:
-    """Writes a model's weights as :func:`load_model` reads them, with integer tables made from its hyper prior."""
-    half = AICR(model.config)
+def _add_exponents(model: AICR, state: dict[str, torch.Tensor]) -> None:
+    """Weights written before the entropy networks became integers say nothing of ranges."""
+    for name, buffer in model.named_buffers():
+        if name.endswith("exponents") and name not in state:
+            state[name] = exponents(len(buffer), 6 if name == "mean_exponents" else DEFAULT_EXPONENT)
+
+
+def export_weights(
+    path: str | Path, model: AICR, notes: dict[str, str], pictures: Sequence[torch.Tensor] = ()
+) -> None:
+    """Writes a model's weights as :func:`load_model` reads them, with integer tables made from its hyper prior.
+
+    Args:
+        pictures: (B, 3, H, W) float32 in [0, 1], sides multiples of 64, on which the ranges of the entropy networks
+            are measured (:func:`aicr_ext.codec.calibrate.calibrate`); without any, those in ``model`` stay.
+
+    Raises:
+        ValueError: entropy networks that do not fit integers.
+    """
+    half = AICR(model.config).eval()
     half.load_state_dict({k: _as_half(v) for k, v in model.state_dict().items()})
+    if len(pictures):
+        calibrate(half, pictures)
+    IntegerPriors(half)  # proves that no sum overflows
     make_hyper_tables(half)
     save_weights(path, model.config, half.state_dict(), notes)
 

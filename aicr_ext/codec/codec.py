@@ -12,8 +12,8 @@ from torch import Tensor
 
 from aicr_ext.codec import container
 from aicr_ext.codec.checkpoint import hyper_tables, load_model
-from aicr_ext.codec.exact import ExactPriors
 from aicr_ext.codec.latents import decode_latents, encode_latents
+from aicr_ext.codec.priors import IntegerPriors
 from aicr_ext.errors import ModelMismatchError
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import QUALITIES
@@ -48,7 +48,7 @@ class Codec:
         self.name = self.model.config.name
         self.weight_hash = _hash(self.model)
         self._hyper_tables = hyper_tables(self.model)
-        self._priors = ExactPriors(self.model)
+        self._priors = IntegerPriors(self.model)
 
     @torch.no_grad()
     def compress(self, image: Tensor | np.ndarray, *, quality: int = 32) -> bytes | list[bytes]:

@@ -1,6 +1,6 @@
 """Between the latent tensor and bytes: quantisation in two steps, and the symbols' way through the coder.
 
-Encoder and decoder obtain table index and mean of every symbol from the same exact functions of the same integers.
+Encoder and decoder obtain table index and mean of every symbol from the same integer functions of the same integers.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aicr_ext.codec.exact import ExactPriors, scale_level
+from aicr_ext.codec.fixed_point import power_of_two
+from aicr_ext.codec.priors import IntegerPriors, Parameters
 from aicr_ext.codec.rans import Decoder, Encoder, TableSet
 from aicr_ext.codec.tables import gaussian_tables
 from aicr_ext.model.aicr import AICR, checkerboard
@@ -21,41 +22,59 @@ _LIMIT = 32767
 
 
 class _Steps:
-    """The two coding steps of one picture's latent, as encoder and decoder both take them; (h, w, N), float64."""
+    """The two coding steps of one picture's latent, as encoder and decoder both take them.
 
-    def __init__(self, priors: ExactPriors, z: Tensor, height: int, width: int) -> None:
+    A step takes half of the channels of every cell: the first one the lower half where row + column is even and the
+    upper half elsewhere, the second one the others. What belongs to a step is (h, w, N / 2), the rest (h, w, N).
+    """
+
+    def __init__(self, priors: IntegerPriors, z: Tensor, height: int, width: int) -> None:
         self.priors = priors
-        self.parameters = priors.first_parameters(z, height, width)
-        self.quant_step, log_scale, mean = priors.config.split(self.parameters, dim=2)
-        self.first = checkerboard(mean.shape[2], height, width, mean.device)[0].permute(1, 2, 0)
-        self.values = torch.zeros_like(mean)
-        self._begin(self.first, log_scale, mean)
+        self.parameters = priors.first(z, height, width)
+        self.quant_step = self.parameters.quant_step
+        channels = self.parameters.mean.shape[2]
+        lower = checkerboard(channels, height, width, z.device)[0, 0, :, :, None]
+        self.exponent = priors.mean_exponent.expand(height, width, -1)
+        self.values = torch.zeros_like(self.parameters.mean)
+        self._begin(lower, self.parameters)
 
-    def _begin(self, mask: Tensor, log_scale: Tensor, mean: Tensor) -> None:
-        self.mask = mask
-        self.mean = mean[mask]
-        self.level = scale_level(log_scale[mask])
+    def _begin(self, lower: Tensor, parameters: Parameters) -> None:
+        self.lower = lower
+        self.mean = self._of_step(parameters.mean)
+        self.places = self._of_step(self.exponent)
+        self.level = self._of_step(parameters.level)
+
+    def _of_step(self, x: Tensor) -> Tensor:
+        return torch.where(self.lower, *x.chunk(2, 2))
 
     def index(self) -> np.ndarray:
         """Table of each symbol of the current step, in coding order (row, column, channel)."""
-        return self.level.cpu().numpy()
+        return self.level.flatten().cpu().numpy()
 
     def quantise(self, y: Tensor) -> np.ndarray:
-        """Symbols of the current step; 0 where the scale is too small to be coded."""
-        residual = torch.round(y[self.mask] - self.mean).clamp_(-_LIMIT, _LIMIT)
-        return (residual * (self.level > 0)).to(torch.int16).cpu().numpy()
+        """Symbols of the current step of y (h, w, N), float64; 0 where the scale is too small to be coded."""
+        residual = torch.round(self._of_step(y) - _real(self.mean, self.places)).clamp_(-_LIMIT, _LIMIT)
+        return (residual * (self.level > 0)).to(torch.int16).flatten().cpu().numpy()
 
     def accept(self, symbols: np.ndarray) -> None:
         """Takes the symbols of the current step in; the first time this opens the second step."""
-        self.values[self.mask] = torch.from_numpy(symbols).to(self.mean.device, torch.float64) + self.mean
-        if self.mask is self.first:
-            log_scale, mean = self.priors.second_parameters(self.values, self.parameters).chunk(2, 2)
-            self._begin(~self.first, log_scale, mean)
+        coded = torch.from_numpy(symbols).to(self.mean.device, torch.int32).view_as(self.mean)
+        value = (coded << self.places) + self.mean
+        self.values += torch.cat([value * self.lower, value * ~self.lower], 2)
+        if self.parameters is not None:
+            parameters, self.parameters = self.parameters, None
+            self._begin(~self.lower, self.priors.second(self.values, parameters))
 
     def latent(self) -> Tensor:
         """The decoded y after both steps, (1, N, h, w) float32."""
-        y = self.values if self.quant_step is None else self.values * self.quant_step
+        y = _real(self.values, self.exponent)
+        y = y if self.quant_step is None else y * self.quant_step
         return y.float().permute(2, 0, 1)[None]
+
+
+def _real(value: Tensor, exponent: Tensor) -> Tensor:
+    """Fixed-point numbers as float64, which holds them exactly."""
+    return value.double() * power_of_two(-exponent)
 
 
 def _hyper_index(shape: torch.Size | tuple[int, ...]) -> np.ndarray:
@@ -64,7 +83,7 @@ def _hyper_index(shape: torch.Size | tuple[int, ...]) -> np.ndarray:
     return np.repeat(np.arange(channels, dtype=np.uint8), height * width)
 
 
-def encode_latents(model: AICR, priors: ExactPriors, hyper_tables: TableSet, y: Tensor) -> bytes:
+def encode_latents(model: AICR, priors: IntegerPriors, hyper_tables: TableSet, y: Tensor) -> bytes:
     """Coded bytes of one picture's latent y (1, N, h, w) in units of the quantiser step."""
     z = torch.round(model.hyper_analysis(y)).clamp(-_LIMIT, _LIMIT)
     encoder = Encoder()
@@ -81,7 +100,7 @@ def encode_latents(model: AICR, priors: ExactPriors, hyper_tables: TableSet, y: 
 
 
 def decode_latents(
-    priors: ExactPriors,
+    priors: IntegerPriors,
     hyper_tables: TableSet,
     payload: bytes | memoryview,
     height: int,

@@ -15,6 +15,7 @@ from aicr_ext.model.entropy import (
     HyperEncoder,
     PriorFusion,
     SpatialPrior,
+    exponents,
     gaussian_bits,
 )
 from aicr_ext.model.transforms import Analysis, Synthesis
@@ -62,6 +63,7 @@ class AICR(nn.Module):
         self.prior_fusion = PriorFusion(self.config)
         self.spatial_prior = SpatialPrior(self.config)
         self.hyper_prior = FactorizedPrior(self.config.hyper)
+        self.register_buffer("mean_exponents", exponents(self.config.latent, 6))  # of the means of both steps
 
     def hyper_analysis(self, y: Tensor) -> Tensor:
         """z before rounding, (B, Z, ceil(h/4), ceil(w/4)), of y (B, N, h, w)."""

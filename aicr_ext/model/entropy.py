@@ -1,7 +1,8 @@
 """The entropy model: hyperprior and dual spatial prior, and the likelihoods that training needs.
 
 Only convolutions, leaky ReLUs, products and sums are used between the decoded hyper latent and the scale level
-and mean of a latent symbol, so that this path can run in integers without being trained anew.
+and mean of a latent symbol, so that this path runs in integers without being trained anew (:mod:`aicr_ext.codec.priors`).
+The buffers ``exponents`` say with how many binary places: of the tensors inside a block, then of its result.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from aicr_ext.model.config import ModelConfig
 
 __all__ = [
+    "DEFAULT_EXPONENT",
     "LOG_SCALE_MAX",
     "LOG_SCALE_MIN",
     "SCALE_LEVELS",
@@ -25,6 +27,7 @@ __all__ = [
     "HyperEncoder",
     "PriorFusion",
     "SpatialPrior",
+    "exponents",
     "gaussian_bits",
 ]
 
@@ -42,6 +45,15 @@ def gaussian_bits(residual: Tensor, log_scale: Tensor) -> Tensor:
     return -torch.log2(mass.clamp_min(1e-6))
 
 
+#: Binary places of a tensor where nobody has measured its range yet.
+DEFAULT_EXPONENT = 9
+
+
+def exponents(count: int, value: int = DEFAULT_EXPONENT) -> Tensor:
+    """Binary places of so many tensors, not measured yet."""
+    return torch.full((count,), value, dtype=torch.int16)
+
+
 class DepthConv(nn.Module):
     """1x1, leaky ReLU, depthwise 3x3, 1x1, plus a skip (a 1x1 where the width changes)."""
 
@@ -51,6 +63,7 @@ class DepthConv(nn.Module):
         self.dwconv = nn.Conv2d(cin, cin, 3, padding=1, groups=cin)
         self.conv_out = nn.Conv2d(cin, cout, 1)
         self.skip = nn.Conv2d(cin, cout, 1) if cin != cout else nn.Identity()
+        self.register_buffer("exponents", exponents(3))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv_out(self.dwconv(F.leaky_relu(self.conv_in(x), 0.01))) + self.skip(x)
@@ -63,6 +76,7 @@ class FeedForwardAdd(nn.Module):
         super().__init__()
         self.conv_in = nn.Conv2d(channels, 2 * expansion * channels, 1)
         self.conv_out = nn.Conv2d(expansion * channels, channels, 1)
+        self.register_buffer("exponents", exponents(3))
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.conv_in(x).chunk(2, 1)
@@ -85,6 +99,7 @@ class ResidualUpsample(nn.Module):
         self.conv_up = nn.Conv2d(channels, 4 * channels, 1)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.skip = nn.Conv2d(channels, 4 * channels, 1)
+        self.register_buffer("exponents", exponents(2))
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.leaky_relu(F.pixel_shuffle(self.conv_up(x), 2), 0.01)

@@ -3,6 +3,7 @@
 
 #include "cpu/decoupled_attention.hpp"
 #include "cpu/gelu_gate.hpp"
+#include "cpu/integer_ops.hpp"
 #include "cpu/layer_norm2d.hpp"
 
 STABLE_TORCH_LIBRARY_IMPL(aicr_ext, CPU, library) {
@@ -10,6 +11,11 @@ STABLE_TORCH_LIBRARY_IMPL(aicr_ext, CPU, library) {
   library.impl("decoupled_attention_backward", TORCH_BOX(&aicr::decoupled_attention_backward_cpu));
   library.impl("gelu_gate", TORCH_BOX(&aicr::gelu_gate_cpu));
   library.impl("gelu_gate_backward", TORCH_BOX(&aicr::gelu_gate_backward_cpu));
+  library.impl("integer_asinh", TORCH_BOX(&aicr::integer_asinh_cpu));
+  library.impl("integer_depthwise", TORCH_BOX(&aicr::integer_depthwise_cpu));
+  library.impl("integer_gate", TORCH_BOX(&aicr::integer_gate_cpu));
+  library.impl("integer_linear", TORCH_BOX(&aicr::integer_linear_cpu));
+  library.impl("integer_sum", TORCH_BOX(&aicr::integer_sum_cpu));
   library.impl("layer_norm2d", TORCH_BOX(&aicr::layer_norm2d_cpu));
   library.impl("layer_norm2d_backward", TORCH_BOX(&aicr::layer_norm2d_backward_cpu));
 }

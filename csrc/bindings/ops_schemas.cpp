@@ -11,6 +11,13 @@ STABLE_TORCH_LIBRARY(aicr_ext, library) {
       " -> (Tensor, Tensor, Tensor, Tensor)");
   library.def("gelu_gate(Tensor x) -> Tensor");
   library.def("gelu_gate_backward(Tensor grad, Tensor x) -> Tensor");
+  library.def("integer_asinh(Tensor value, Tensor exponent, Tensor table) -> Tensor");
+  library.def("integer_depthwise(Tensor x, Tensor weight, Tensor bias, Tensor shift) -> Tensor");
+  library.def("integer_gate(Tensor x, int shift) -> Tensor");
+  library.def(
+      "integer_linear(Tensor x, Tensor weight, Tensor bias, Tensor shift, Tensor slope, Tensor? residual, "
+      "Tensor? residual_shift) -> Tensor");
+  library.def("integer_sum(Tensor x) -> Tensor");
   library.def("layer_norm2d(Tensor x, Tensor weight, Tensor? bias, bool subtract_mean, float eps) -> Tensor");
   library.def(
       "layer_norm2d_backward(Tensor grad, Tensor x, Tensor weight, bool with_bias, bool subtract_mean, float "

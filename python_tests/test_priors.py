@@ -1,0 +1,222 @@
+"""The entropy networks in integers: one result everywhere, near that of the float networks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from pictures import smooth
+from torch import Tensor, nn
+
+import aicr_ext
+from aicr_ext.codec import priors as module
+from aicr_ext.codec.calibrate import calibrate
+from aicr_ext.codec.checkpoint import export_weights, load_model, untrained
+from aicr_ext.codec.fixed_point import LOG_EXPONENT, Linear, exponent_for, linear, power_of_two, scale_level
+from aicr_ext.codec.priors import IntegerPriors
+from aicr_ext.images import read_image
+from aicr_ext.model import entropy
+from aicr_ext.model.aicr import AICR
+from aicr_ext.ops.kernels import plain_torch
+from aicr_ext.weights import load_weights, save_weights
+
+
+def latents(model: AICR, height: int = 9, width: int = 14) -> tuple[Tensor, Tensor]:
+    """Integers z (1, Z, h/4, w/4) of a picture, and first-step values (h, w, N) in units of the means."""
+    picture = torch.from_numpy(np.array(smooth(16 * width, 16 * height))).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        y = model.analysis(picture, torch.tensor([32]))
+        z = torch.round(model.hyper_analysis(y))
+    return z, torch.round(y[0].permute(1, 2, 0) * torch.exp2(model.mean_exponents.float())).int()
+
+
+def both_steps(priors: IntegerPriors, z: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    first = priors.first(z, *values.shape[:2])
+    return first.tensor, priors.second(values, first).tensor
+
+
+def pictures(count: int = 2) -> list[Tensor]:
+    arrays = [np.array(smooth(128, 128 + 64 * i)) for i in range(count)]
+    return [torch.from_numpy(a).permute(2, 0, 1)[None].float() / 255 for a in arrays]
+
+
+@pytest.fixture(scope="module", params=["aicr-t", "aicr-s", "untrained aicr-t"])
+def model(request) -> AICR:
+    if request.param == "aicr-t":
+        return load_model("aicr-t")
+    made = untrained(request.param.split()[-1])
+    calibrate(made, pictures())
+    return made
+
+
+def test_close_to_the_float_networks(model):
+    z, values = latents(model)
+    first, second = both_steps(IntegerPriors(model), z, values)
+    unit = power_of_two(-model.mean_exponents)
+    with torch.no_grad():
+        plain_first = model.first_parameters(z, *values.shape[:2])
+        plain_second = model.second_parameters((values * unit).float().permute(2, 0, 1)[None], plain_first)
+    for ours, plain in ((first, plain_first), (second, plain_second)):
+        plain = plain[0].permute(1, 2, 0).double()
+        logs = plain.shape[2] - len(unit)
+        units = torch.cat([torch.full((logs,), 2.0**-LOG_EXPONENT, dtype=torch.float64), unit])
+        error = (ours * units - plain).abs()
+        assert error.max() < 0.03 * (1 + plain.abs().max())
+        assert error.mean() < 0.01 * (1 + plain.abs().mean())
+
+
+def test_kernels_and_definitions_give_the_same_bits(model):
+    z, values = latents(model, 5, 7)
+    native = both_steps(IntegerPriors(model), z, values)
+    with plain_torch():
+        plain = both_steps(IntegerPriors(model), z, values)
+    assert all(torch.equal(a, b) for a, b in zip(native, plain, strict=True))
+
+
+def test_any_number_of_threads_gives_the_same_bits(model):
+    z, values = latents(model, 20, 33)
+    priors = IntegerPriors(model)
+    before = torch.get_num_threads()
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append(both_steps(priors, z, values))
+    torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for r in results[1:] for a, b in zip(r, results[0], strict=True))
+
+
+def test_strips_give_the_same_bits(model, monkeypatch):
+    z, values = latents(model, 29, 7)
+    priors = IntegerPriors(model)
+    whole = both_steps(priors, z, values)
+    monkeypatch.setattr(module, "_STRIP_VALUES", 1)
+    assert all(torch.equal(a, b) for a, b in zip(both_steps(priors, z, values), whole, strict=True))
+
+
+@pytest.mark.parametrize("isa", ["scalar", "avx2"])
+def test_other_instruction_sets_make_and_read_the_same_file(isa, tmp_path):
+    """In a process whose own kernels and matrix library are limited."""
+    picture = smooth(90, 70)
+    picture.save(tmp_path / "x.png")
+    data = aicr_ext.compress(read_image(tmp_path / "x.png"), quality=45)
+    (tmp_path / "x.aicr").write_bytes(data)
+    code = (
+        "import sys, pathlib, aicr_ext, torch; from aicr_ext.codec.codec import Codec\n"
+        "data = pathlib.Path(sys.argv[1]).read_bytes(); aicr_ext.decompress(data)"
+    )
+    limits = {"AICR_ISA": isa, "ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
+    command = [sys.executable, "-c", code, str(tmp_path / "x.aicr")]
+    subprocess.run(command, env={**os.environ, **limits}, check=True)
+
+
+@pytest.mark.parametrize("name", ["aicr-t", "aicr-t-clean"])
+def test_no_sum_of_a_shipped_model_can_overflow(name):
+    priors = IntegerPriors(load_model(name))
+    found = []
+
+    def look(value: object, seen: set[int]) -> None:
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        if isinstance(value, Linear):
+            found.append(value)
+        for cell in getattr(value, "__closure__", None) or ():
+            look(cell.cell_contents, seen)
+
+    for step in (*priors._hyper, *priors._fusion, *priors._spatial):
+        look(step, set())
+    assert len(found) == 20
+    for layer in found:
+        worst = layer.weight.long().abs().sum((0, 2)) * 32767 + layer.bias.long().abs() + (1 << (layer.shift.long() - 1))
+        assert worst.max() < 2**31
+        assert layer.shift.min() >= 1
+        assert worst.max() > 2**28  # and none of them wastes the range
+
+
+def test_weights_too_large_are_refused():
+    model = untrained("aicr-t")
+    model.spatial_prior[0][0].conv_in.weight[3, 5] = 2.0**20
+    with pytest.raises(ValueError, match=r"spatial_prior\.0\.0\.conv_in: weights too large for sums in 32 bits"):
+        IntegerPriors(model)
+
+
+def test_inputs_come_in_pairs():
+    with pytest.raises(ValueError, match=r"layer: integer products take inputs in pairs, got 3"):
+        linear("layer", torch.ones(2, 3), torch.zeros(2), 9, 9)
+
+
+def test_extreme_weights_keep_their_sums_in_range():
+    generator = torch.Generator().manual_seed(0)
+    for scale in (1e-6, 1e-3, 1.0, 30.0):
+        weight = scale * torch.randn(7, 64, generator=generator)
+        layer = linear("layer", weight, torch.randn(7, generator=generator), 10, 6)
+        worst = layer.weight.long().abs().sum((0, 2)) * 32767 + layer.bias.long().abs() + (1 << (layer.shift.long() - 1))
+        assert worst.max() < 2**31
+
+
+def test_scale_levels_are_the_nearest_of_128():
+    levels = torch.linspace(entropy.LOG_SCALE_MIN, entropy.LOG_SCALE_MAX, 128, dtype=torch.float64)
+    every = torch.arange(-32767, 32768)
+    distance = (every[:, None] * 2.0**-LOG_EXPONENT - levels).abs()
+    ours = scale_level(every.to(torch.int16)).long()
+    nearest = distance.amin(1)
+    assert (distance.gather(1, ours[:, None])[:, 0] - nearest).max() < 1.5 * 2.0**-LOG_EXPONENT  # its grid is that coarse
+    assert torch.equal(ours, ours.cummax(0).values)
+
+
+def test_exponents_leave_room():
+    assert exponent_for(3.0) == 11  # 12 * 2**11 < 32767 < 12 * 2**12
+    assert exponent_for(0.0) == 12
+    assert exponent_for(1e9) == 0
+    assert exponent_for(1.0, highest=8) == 8
+
+
+def test_calibration_measures_ranges():
+    model = untrained("aicr-t")
+    before = IntegerPriors(model)
+    assert set(model.prior_fusion[0][1].exponents.tolist()) == {entropy.DEFAULT_EXPONENT}
+    calibrate(model, pictures())
+    after = IntegerPriors(model)
+    assert set(model.prior_fusion[0][1].exponents.tolist()) != {entropy.DEFAULT_EXPONENT}
+    seen = []
+    conv = model.spatial_prior[0][0].conv_in
+    handle = conv.register_forward_hook(lambda _, given, result: seen.append(float(result.abs().max())))
+    with torch.no_grad():
+        model(pictures(1)[0], torch.tensor([63]))
+    handle.remove()
+    places = int(model.spatial_prior[0][0].exponents[0])
+    assert seen[0] * 2.0**places * 4 <= 32767
+    assert not any(isinstance(m, nn.Module) and m._forward_hooks for m in model.modules())
+    z, values = latents(model, 4, 4)
+    assert not torch.equal(both_steps(before, z, values)[0], both_steps(after, z, values)[0])
+
+
+def test_weights_from_before_there_were_exponents_still_load(tmp_path):
+    config, state, _ = load_weights(aicr_ext.weights.FOLDER / "aicr-t.safetensors")
+    old = {name: value for name, value in state.items() if not name.endswith("exponents")}
+    assert len(old) < len(state)
+    save_weights(tmp_path / "old.safetensors", config, old, {})
+    model = load_model(tmp_path / "old.safetensors")
+    assert set(model.mean_exponents.tolist()) == {6}
+    codec = aicr_ext.Codec(model)
+    codec.decompress(codec.compress(smooth(40, 40)))
+
+
+def test_export_proves_that_weights_fit(tmp_path):
+    model = untrained("aicr-t")
+    model.hyper_decoder[3].conv_out.weight[0, 0] = 2.0**15
+    with pytest.raises(ValueError, match=r"hyper_decoder\.3\.conv_out"):
+        export_weights(tmp_path / "x.safetensors", model, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_integers_cost_next_to_nothing():
+    codec = aicr_ext.Codec("aicr-t")
+    picture = read_image("samples/" + sorted(p for p in os.listdir("samples") if p.endswith(".png"))[0])
+    for quality in (0, 32, 63):
+        bits = 8 * (len(codec.compress(picture, quality=quality)) - 80)  # of header, checksums and states
+        assert bits < 1.005 * codec.estimate_bits(picture, quality=quality)
