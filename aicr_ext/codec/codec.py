@@ -14,7 +14,7 @@ from aicr_ext.codec import container
 from aicr_ext.codec.checkpoint import hyper_tables, load_model
 from aicr_ext.codec.exact import ExactPriors
 from aicr_ext.codec.latents import decode_latents, encode_latents
-from aicr_ext.errors import ModelMismatchError
+from aicr_ext.errors import ModelMismatchError, first_line
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import QUALITIES
 
@@ -126,8 +126,7 @@ def check_device(device: str | torch.device) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from error
+        raise ValueError(f"device {str(device)!r} cannot be used here: {first_line(error)}") from error
 
 
 def check_quality(quality: int) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from aicr_ext.codec.checkpoint import export_weights, load_model
+from aicr_ext.errors import first_line
 from aicr_ext.images import atomic_write
 from aicr_ext.model.aicr import AICR, Output
 from aicr_ext.model.config import get_config
@@ -181,7 +182,7 @@ class _Run:
             self.average.load(state["average"])
         except (RuntimeError, ValueError, KeyError) as error:
             made_for = f"{self.options.model} and {self.options.optimiser}"
-            raise ValueError(f"{self.state}: not a state of {made_for}: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{self.state}: not a state of {made_for}: {first_line(error)}") from error
         self.step, self.skipped, self.seconds_before = state["step"], state["skipped"], state["seconds"]
 
     def begin(self, journal: Journal) -> None:
