@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import io
-import math
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 import aicr_ext
 from aicr_ext.errors import AicrError
+from aicr_ext.evaluate.metrics import psnr
 from aicr_ext.images import atomic_write, read_image, write_image
+from aicr_ext.panels import side_by_side
 
-__all__ = ["jpeg_of_size", "main", "psnr", "run", "side_by_side"]
+__all__ = ["jpeg_of_size", "main", "run"]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,9 +63,9 @@ def run(source: Path, out: Path, quality: int) -> dict[str, float]:
     measured = {
         "bytes": len(data),
         "bpp": 8 * len(data) / pixels,
-        "psnr": psnr(image, decoded),
+        "psnr": psnr(np.asarray(decoded), np.asarray(image)),
         "jpeg_bytes": len(jpeg),
-        "jpeg_psnr": psnr(image, jpeg_decoded),
+        "jpeg_psnr": psnr(np.asarray(jpeg_decoded), np.asarray(image)),
         "compress_seconds": compressed - started,
         "decompress_seconds": decoded_at - compressed,
     }
@@ -93,13 +94,6 @@ def run(source: Path, out: Path, quality: int) -> dict[str, float]:
     return measured
 
 
-def psnr(a: Image.Image, b: Image.Image) -> float:
-    """Peak signal-to-noise ratio in dB of two 8-bit RGB images of one size (infinite if equal)."""
-    difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    mse = float(np.mean(difference**2))
-    return 10 * math.log10(255**2 / mse) if mse else math.inf
-
-
 def jpeg_of_size(image: Image.Image, size: int) -> tuple[int, bytes]:
     """The best JPEG of ``image`` (4:2:0, optimised tables) that is not larger than ``size`` bytes.
 
@@ -115,22 +109,6 @@ def jpeg_of_size(image: Image.Image, size: int) -> tuple[int, bytes]:
         else:
             high = middle - 1
     return best
-
-
-def side_by_side(panels: list[tuple[Image.Image, str]]) -> Image.Image:
-    """Images of one size in a row, each under its label."""
-    gap, bar = 8, 32
-    width, height = panels[0][0].size
-    sheet = Image.new("RGB", (len(panels) * (width + gap) - gap, height + bar), "white")
-    draw = ImageDraw.Draw(sheet)
-    for index, (image, label) in enumerate(panels):
-        left = index * (width + gap)
-        points = 18
-        while points > 8 and draw.textlength(label, ImageFont.load_default(points)) > width:
-            points -= 1
-        draw.text((left + width / 2, bar / 2), label, "black", ImageFont.load_default(points), anchor="mm")
-        sheet.paste(image, (left, bar))
-    return sheet
 
 
 def _jpeg(image: Image.Image, quality: int) -> bytes:

@@ -20,6 +20,7 @@ __all__ = [
     "NativeLibraryError",
     "TruncatedError",
     "UnsupportedVersionError",
+    "first_line",
 ]
 
 
@@ -69,3 +70,8 @@ class MissingPackageError(AicrError, ImportError):
 
 class EvaluationError(AicrError, RuntimeError):
     """A codec or restorer failed while it was measured; the message says which, and on what picture."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, for a message of one line; its type where it has no text."""
+    return (str(error) or type(error).__name__).splitlines()[0]

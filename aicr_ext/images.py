@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageCms
 
-from .errors import ImageFormatError
+from .errors import ImageFormatError, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +94,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         except Image.DecompressionBombError as error:
             raise ImageFormatError(f"{path}: {error}") from None
         except Exception as error:  # Pillow's parsers raise whatever a damaged header leads them to
-            raise ImageFormatError(f"{path}: damaged image file ({_first_line(error)})") from error
+            raise ImageFormatError(f"{path}: damaged image file ({first_line(error)})") from error
         return to_rgb(image, name=path)
 
 
@@ -110,7 +110,7 @@ def to_rgb(image: Image.Image, *, name: str = "image") -> Image.Image:
     except ImageFormatError:
         raise
     except Exception as error:  # as above: decoders of damaged data raise all sorts of things
-        raise ImageFormatError(f"{name}: damaged or truncated image file ({_first_line(error)})") from error
+        raise ImageFormatError(f"{name}: damaged or truncated image file ({first_line(error)})") from error
     profile = image.info.get("icc_profile")
     transpose = _orientation(image, name)  # before anything makes a new image without the metadata
     image = _drop_opaque_alpha(image, name)
@@ -225,7 +225,7 @@ def _orientation(image: Image.Image, name: str) -> Image.Transpose | None:
     try:
         return _TRANSPOSE.get(image.getexif().get(_ORIENTATION_TAG))
     except Exception as error:
-        warnings.warn(f"{name}: unreadable EXIF data ignored ({_first_line(error)})", stacklevel=4)
+        warnings.warn(f"{name}: unreadable EXIF data ignored ({first_line(error)})", stacklevel=4)
         return None
 
 
@@ -263,7 +263,7 @@ def _to_srgb(image: Image.Image, profile: bytes, name: str) -> Image.Image:
             return image
         return ImageCms.applyTransform(image, transform)
     except Exception as error:  # littlecms wrappers raise PyCMSError, OSError, TypeError, ValueError
-        warnings.warn(f"{name}: colour profile ignored, taken as sRGB ({_first_line(error)})", stacklevel=4)
+        warnings.warn(f"{name}: colour profile ignored, taken as sRGB ({first_line(error)})", stacklevel=4)
         return image
 
 
@@ -274,7 +274,3 @@ def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:
     grid = Image.frombytes("RGB", (_PROFILE_GRID**2, _PROFILE_GRID), colours)
     moved = ImageCms.applyTransform(grid, transform).tobytes()
     return all(abs(a - b) <= 1 for a, b in zip(colours, moved, strict=True))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -38,10 +38,10 @@ def statuses(out: Path) -> dict[str, str]:
     return {name: step["status"] for name, step in summary(out)["steps"].items()}
 
 
-def broken_pytest(folder: Path, answer: str) -> Path:
-    """An interpreter that answers in its own way when it is asked to run tests."""
+def interpreter(folder: Path, module: str, answer: str) -> Path:
+    """An interpreter that answers in its own way when it is asked to run a module."""
     path = folder / "python"
-    path.write_text(f'#!/bin/sh\ncase "$*" in *"-m pytest"*) {answer};; esac\nexec {sys.executable} "$@"\n')
+    path.write_text(f'#!/bin/sh\ncase "$*" in "-m {module} "*) {answer};; esac\nexec {sys.executable} "$@"\n')
     path.chmod(0o755)
     return path
 
@@ -113,7 +113,7 @@ def test_what_waits_comes_with_later_calls_and_resumes_elsewhere(rehearsal, tmp_
 
 
 def test_a_step_that_fails_does_not_stop_the_next(tmp_path):
-    python = broken_pytest(tmp_path, "echo no such luck; exit 3")
+    python = interpreter(tmp_path, "pytest", "echo no such luck; exit 3")
     options = ["--dry-run", "--run", tmp_path / "run", "--steps", "gpu_tests,tests,bench_coder"]
     done = gpu_run(*options, tmp_path, tmp_path / "out", "5", python=python)
     assert done.returncode == 1
@@ -124,8 +124,31 @@ def test_a_step_that_fails_does_not_stop_the_next(tmp_path):
         assert b"no such luck" in tar.extractfile("results/gpu_tests.log").read()
 
 
+@pytest.mark.parametrize(
+    "ends_with, status, recorded, returned", [(130, "stopped, to go on", 0, 0), (7, "failed", 7, 1)]
+)
+def test_a_training_that_was_stopped_has_not_failed(ends_with, status, recorded, returned, tmp_path):
+    """130 is what it ends with when it was told to stop and wrote its state; anything else is a failure."""
+    python = interpreter(tmp_path, "aicr_ext.train", f"exit {ends_with}")
+    options = ["--dry-run", "--run", tmp_path / "run", "--steps", "train"]
+    done = gpu_run(*options, tmp_path, tmp_path / "out", "5", python=python)
+    assert done.returncode == returned, done.stdout + done.stderr
+    step = summary(tmp_path / "out")["steps"]["train"]
+    assert (step["status"], step["exit_code"]) == (status, recorded)
+
+
+def test_tests_that_were_stopped_have_failed(tmp_path):
+    """Only a training can go on."""
+    python = interpreter(tmp_path, "pytest", "exit 130")
+    done = gpu_run(
+        "--dry-run", "--run", tmp_path / "run", "--steps", "tests", tmp_path, tmp_path / "out", "5", python=python
+    )
+    assert done.returncode == 1
+    assert summary(tmp_path / "out")["steps"]["tests"]["exit_code"] == 130
+
+
 def test_the_minutes_are_kept(tmp_path):
-    python = broken_pytest(tmp_path, "exec sleep 100")
+    python = interpreter(tmp_path, "pytest", "exec sleep 100")
     options = ["--device", "cpu", "--run", tmp_path / "run", "--steps", "gpu_tests,tests,train"]
     assert gpu_run(*options, tmp_path, tmp_path / "out", "0.2", python=python).returncode == 1
     assert statuses(tmp_path / "out") == {

@@ -15,7 +15,7 @@ from pictures import pixels, smooth, write_png16
 from PIL import Image, ImageCms, ImageOps
 
 from aicr_ext import images
-from aicr_ext.errors import ImageFormatError
+from aicr_ext.errors import ImageFormatError, first_line
 from aicr_ext.images import atomic_write, read_image, to_rgb, write_image
 
 ORIENTATION = 0x0112
@@ -373,3 +373,8 @@ def current_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_first_line_of_an_error() -> None:
+    assert first_line(ValueError("one\ntwo")) == "one"
+    assert first_line(ValueError()) == "ValueError"

@@ -126,7 +126,7 @@ def test_frozen_parts_stay_as_they_are(optimiser, start, photographs, tmp_path):
 def test_only_parts_that_there_are_can_be_frozen(start, photographs, tmp_path):
     with pytest.raises(ValueError, match=r"freeze: tiny-toned has no part 'analysis.ton'; among .* analysis.tone,"):
         train(short(photographs, tmp_path / "run", model=TONED.name, start=start, freeze=["analysis.ton"]))
-    with pytest.raises(TypeError, match="freeze: expected a list of texts, got 'analysis.tone'"):
+    with pytest.raises(TypeError, match=r"freeze: expected a list of texts, got 'analysis.tone'"):
         short(photographs, tmp_path / "run", freeze="analysis.tone")
 
 

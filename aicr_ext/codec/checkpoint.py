@@ -73,9 +73,7 @@ def _add_exponents(model: AICR, state: dict[str, torch.Tensor]) -> None:
             state[name] = exponents(len(buffer), 6 if name == "mean_exponents" else DEFAULT_EXPONENT)
 
 
-def export_weights(
-    path: str | Path, model: AICR, notes: dict[str, str], pictures: Sequence[torch.Tensor] = ()
-) -> None:
+def export_weights(path: str | Path, model: AICR, notes: dict[str, str], pictures: Sequence[torch.Tensor] = ()) -> None:
     """Writes a model's weights as :func:`load_model` reads them, with integer tables made from its hyper prior.
 
     Args:

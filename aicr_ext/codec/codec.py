@@ -14,7 +14,7 @@ from aicr_ext.codec import container
 from aicr_ext.codec.checkpoint import hyper_tables, load_model
 from aicr_ext.codec.latents import decode_latents, encode_latents
 from aicr_ext.codec.priors import IntegerPriors
-from aicr_ext.errors import ModelMismatchError
+from aicr_ext.errors import ModelMismatchError, first_line
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import QUALITIES
 
@@ -84,9 +84,19 @@ class Codec:
     def estimate_bits(self, image: Tensor | np.ndarray, *, quality: int = 32) -> float:
         """Bits that the entropy model assigns to a picture's symbols, before tables, coder and header."""
         (picture,) = as_batch(image)
+        return self.relaxed(picture, check_quality(quality))[0]
+
+    @torch.no_grad()
+    def relaxed(self, picture: Tensor, quality: int) -> tuple[float, Tensor]:
+        """The bits of :meth:`estimate_bits` and the picture that the network makes, neither clamped nor rounded.
+
+        ``picture`` is (3, H, W), uint8, or floating point of any range; the result is floating point. Nothing is coded.
+        """
         x = self._padded(picture)
-        result = self.model(x, torch.tensor([check_quality(quality)], device=self.device))
-        return float(result.y_bpp + result.z_bpp) * x.shape[2] * x.shape[3]
+        output = self.model(x, torch.tensor([quality], device=self.device))
+        bits = float(output.y_bpp + output.z_bpp) * x.shape[2] * x.shape[3]
+        height, width = picture.shape[1:]
+        return bits, output.picture[0, :, :height, :width]
 
     def _encode(self, picture: Tensor, quality: int) -> bytes:
         payload = self._encode_latent(self.latent(picture, quality))
@@ -101,7 +111,7 @@ class Codec:
         return self.model.analysis(self._padded(picture), torch.tensor([quality], device=self.device))
 
     def _padded(self, picture: Tensor) -> Tensor:
-        """(1, 3, H, W) float32 in [0, 1], the last row and column repeated up to multiples of 16."""
+        """(1, 3, H, W) float32, uint8 scaled to [0, 1], the last row and column repeated up to multiples of 16."""
         x = picture.to(self.device)[None]
         x = x.float().div_(255) if x.dtype == torch.uint8 else x.float()
         height, width = x.shape[2:]
@@ -126,8 +136,7 @@ def check_device(device: str | torch.device) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from error
+        raise ValueError(f"device {str(device)!r} cannot be used here: {first_line(error)}") from error
 
 
 def check_quality(quality: int) -> int:

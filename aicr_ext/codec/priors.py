@@ -215,7 +215,5 @@ def _neighbours(x: Tensor) -> Tensor:
     """(H, W, C) to (H, W, 9C): the 3x3 pixels around each, by row and column, zeros outside."""
     height, width, _ = x.shape
     padded = F.pad(x, (0, 0, 1, 1, 1, 1))
-    windows = [
-        padded[row : row + height, col : col + width] for row, col in itertools.product(range(3), range(3))
-    ]
+    windows = [padded[row : row + height, col : col + width] for row, col in itertools.product(range(3), range(3))]
     return torch.cat(windows, 2)

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from aicr_ext.model.entropy import LOG_SCALE_MAX, LOG_SCALE_MIN, SCALE_LEVELS
+
 from .rans import MAX_ENTRIES, MAX_TABLES, PROBABILITY_BITS, TableSet
 
 __all__ = [
-    "GAUSSIAN_LEVELS",
     "GAUSSIAN_TABLES_SHA256",
     "allocate_frequencies",
     "expected_bits",
@@ -27,9 +28,6 @@ __all__ = [
     "make_gaussian_tables",
     "tables_from_probabilities",
 ]
-
-GAUSSIAN_LEVELS = 128
-"""Number of scales of :func:`gaussian_tables`."""
 
 GAUSSIAN_TABLES_SHA256 = "46f87ac2d07f591e78e4836dbc3f5d8376351b0b0929523bd3d3be9d0109bd16"
 """What :meth:`TableSet.digest` of :func:`gaussian_tables` must be, in hexadecimal."""
@@ -43,7 +41,7 @@ _ESCAPE_ORDER = 1
 
 def gaussian_sigmas() -> np.ndarray:
     """The standard deviations of the levels, ``[128]`` float64: log-spaced from 0.11 to 64."""
-    return np.exp(np.linspace(math.log(0.11), math.log(64.0), GAUSSIAN_LEVELS))
+    return np.exp(np.linspace(LOG_SCALE_MIN, LOG_SCALE_MAX, SCALE_LEVELS))
 
 
 def gaussian_probabilities(sigma: float) -> tuple[np.ndarray, int]:

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from .base import Degradation, check_number
 from .convolve import coordinates, splat
-from .depth import random_depth
 from .draw import chance, uniform
-from .light import scatter
+from .particles import coverage, density, painted, turned, veiled
 
 __all__ = ["Rain", "streak_kernels"]
 
@@ -89,19 +88,18 @@ class Rain(Degradation):
         widths = [self.width * part for part in _WIDTHS]
         kernels = streak_kernels(lengths, widths, angles, device)
         kernels = kernels * torch.tensor(_STRENGTHS, device=device)[:, None, None]
-        density = [
-            min(0.5, max(1e-9, self.amount) * share / (length * max(width, _MIN_WIDTH)))
+        densities = [
+            density(self.amount, share, length * max(width, _MIN_WIDTH))
             for share, length, width in zip(_SHARES, lengths, widths, strict=True)
         ]
-        streaks = splat(shape, kernels, density, generator, device)
-        cover = self.opacity * (1 - torch.exp(-2.5 * streaks))  # streaks behind one another add up to less than 1
+        streaks = splat(shape, kernels, densities, generator, device)
+        cover = coverage(streaks, self.opacity)
         if self.additive:
             rained = (image + self.light * cover).clamp_(0, 1)
         else:
-            rained = torch.lerp(image, torch.full_like(image[:1, :, :1, :1], self.light), cover)
+            rained = painted(image, cover, self.light)
         if self.veil:
-            depth = random_depth(shape, generator, device)
-            rained = scatter(rained, depth, -math.log(1 - self.veil), (self.light,) * 3)
+            rained = veiled(rained, self.veil, self.light, generator)
         return rained.clamp_(0, 1)
 
 
@@ -114,8 +112,7 @@ def streak_kernels(lengths: list[float], widths: list[float], angles: list[float
     x, y = coordinates(radius, device)
     column = torch.tensor([lengths, widths, angles], device=device)[:, :, None, None]
     length, width, angle = column[0], column[1], torch.deg2rad(column[2])
-    along = x * torch.sin(-angle) + y * torch.cos(angle)
-    across = x * torch.cos(angle) + y * torch.sin(angle)
+    along, across = turned(x, y, angle)
     drawn = width.clamp_min(_MIN_WIDTH)
     profile = torch.exp(-4 * math.log(2) * (across / drawn) ** 2)
     # At least as long as wide, so that a streak of length 1 is a dot and not an empty kernel.

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from aicr_ext.demo import side_by_side
 from aicr_ext.errors import AicrError
 from aicr_ext.images import atomic_write, read_image
+from aicr_ext.panels import side_by_side, stacked
 
 from .base import Degradation
 from .blur import Defocus, MotionBlur
@@ -61,13 +61,7 @@ def contact_sheet(photo: Image.Image, seed: int = 0) -> Image.Image:
             image = step(image, generator)
         samples = image.mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
         panels.append((Image.fromarray(samples), label))
-    rows = [side_by_side(panels[start : start + _COLUMNS]) for start in range(0, len(panels), _COLUMNS)]
-    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
-    top = 0
-    for row in rows:
-        sheet.paste(row, (0, top))
-        top += row.height
-    return sheet
+    return stacked([side_by_side(panels[start : start + _COLUMNS]) for start in range(0, len(panels), _COLUMNS)])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from .base import Degradation, check_number
 from .convolve import coordinates, splat
-from .depth import random_depth
 from .draw import chance, log_uniform, uniform, uniform_field
-from .light import scatter
+from .particles import coverage, density, painted, turned, veiled
 
 __all__ = ["Snow", "flake_kernels"]
 
@@ -85,19 +84,17 @@ class Snow(Degradation):
     def apply(self, image: Tensor, generator: torch.Generator) -> Tensor:
         shape, device = (image.shape[0], *image.shape[2:]), image.device
         if self.veil:
-            depth = random_depth(shape, generator, device)
-            image = scatter(image, depth, -math.log(1 - self.veil), (self.light,) * 3)
+            image = veiled(image, self.veil, self.light, generator)
         sizes = [max(_MIN_SIZE, self.size * size) for size in _SIZES]
         motions = [self.motion * size for size in _SIZES]
         angles = [self.angle + uniform(generator, -_ANGLE_SPREAD, _ANGLE_SPREAD) for _ in _SIZES]
         kernels = flake_kernels(sizes, motions, angles, generator, device)
-        density = [
-            min(0.5, max(1e-9, self.amount) * share / (math.pi / 4 * size**2 + size * motion))
+        densities = [
+            density(self.amount, share, math.pi / 4 * size**2 + size * motion)
             for share, size, motion in zip(_SHARES, sizes, motions, strict=True)
         ]
-        flakes = splat(shape, kernels, density, generator, device)
-        cover = self.opacity * (1 - torch.exp(-2.5 * flakes))  # flakes behind one another add up to less than 1
-        return torch.lerp(image, torch.full_like(image[:1, :, :1, :1], self.light), cover).clamp_(0, 1)
+        flakes = splat(shape, kernels, densities, generator, device)
+        return painted(image, coverage(flakes, self.opacity), self.light).clamp_(0, 1)
 
 
 def flake_kernels(
@@ -118,9 +115,8 @@ def flake_kernels(
     x, y = x - shift[0] - out * torch.cos(turn), y - shift[1] - out * torch.sin(turn)
     size = half * (low + (high - low) * draws[2])
     # Distance to the line along which the clump moved.
-    along = (x * torch.sin(-angle) + y * torch.cos(angle)).abs() - reach
-    across = x * torch.cos(angle) + y * torch.sin(angle)
-    inside = size - torch.hypot(across, along.clamp_min(0))
+    along, across = turned(x, y, angle)
+    inside = size - torch.hypot(across, (along.abs() - reach).clamp_min(0))
     # Smooth from 0 to 1 across the edge and exactly 0 beyond it, so that the kernel's border shows nowhere.
     edge = (0.5 + 0.5 * inside.amax(1, keepdim=True) / soft).clamp_(0, 1)
     cover = edge * edge * (3 - 2 * edge)

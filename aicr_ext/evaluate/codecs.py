@@ -10,7 +10,6 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import PIL
 import torch
-import torch.nn.functional as F
 from PIL import Image, features
 
 import aicr_ext
@@ -62,18 +61,13 @@ class ModelCodec:
         decoded = self.codec.decompress(data)
         return decoded.mul(255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
 
-    @torch.no_grad()
     def relaxed(self, picture: np.ndarray, quality: int) -> tuple[float, np.ndarray]:
         """Bits that the entropy model expects, and the picture that the network makes, neither clamped nor rounded.
 
         ``picture`` is (H, W, 3) float32, of any range; so is the result. Nothing is coded.
         """
-        height, width = picture.shape[:2]
-        x = torch.from_numpy(picture).permute(2, 0, 1)[None].to(self.codec.device)
-        x = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate")
-        output = self.codec.model(x, torch.tensor([quality], device=x.device))
-        bits = float(output.y_bpp + output.z_bpp) * x.shape[2] * x.shape[3]
-        return bits, output.picture[0, :, :height, :width].permute(1, 2, 0).float().cpu().numpy()
+        bits, decoded = self.codec.relaxed(torch.from_numpy(picture).permute(2, 0, 1), quality)
+        return bits, decoded.permute(1, 2, 0).float().cpu().numpy()
 
 
 class _Setup(NamedTuple):

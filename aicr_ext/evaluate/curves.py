@@ -5,15 +5,16 @@ from __future__ import annotations
 import fnmatch
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from .extras import load
+from .metrics import decibel
 
-__all__ = ["Comparison", "Curve", "compare", "front", "read_anchors"]
+__all__ = ["Comparison", "Curve", "compare", "front", "published_points", "read_anchors"]
 
 # Share of two curves' common range below which a comparison says so.
 _LITTLE = 0.2
@@ -128,3 +129,12 @@ def read_anchors(file: str | Path, names: Sequence[str] = ()) -> dict[str, dict[
         if not fnmatch.filter(curves, name):
             raise ValueError(f"{file}: no curve {name!r}; there are {', '.join(curves)}")
     return {name: c for name, c in curves.items() if not names or any(fnmatch.fnmatch(name, n) for n in names)}
+
+
+def published_points(curve: Mapping[str, Sequence[float]], metric: str) -> list[tuple[float, float]]:
+    """(rate, value) of one of the curves of :func:`read_anchors`, in its order; none where it lacks the metric.
+
+    ``metric`` is ``psnr`` or ``ms_ssim_db``, both in dB.
+    """
+    values = curve.get("psnr", ()) if metric == "psnr" else [decibel(value) for value in curve.get("ms_ssim", ())]
+    return list(zip(curve["bpp"], values, strict=False))

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from aicr_ext.images import write_image
+from aicr_ext.panels import fitting_font, stacked
 
 from .cascade import Cascade
 from .datasets import DataSet, Sample
@@ -76,13 +77,7 @@ def sheet(
             and row["convention"] == FILE
         ]
         lines.append(_line(sample, codecs, here, bpp, crop or busiest(sample, side)))
-    width = max(line.width for line in lines)
-    whole = Image.new("RGB", (width, sum(line.height for line in lines)), "white")
-    top = 0
-    for line in lines:
-        whole.paste(line, (0, top))
-        top += line.height
-    write_image(path, whole)
+    write_image(path, stacked(lines))
 
 
 def nearest_rate(rows: Sequence[Row], codec: str, bpp: float) -> Row:
@@ -129,7 +124,8 @@ def _line(sample: Sample, codecs: Sequence[Cascade], rows: Sequence[Row], bpp: f
         line.paste(image, (left, 0))
         for number, text in enumerate(texts):
             middle = (left + image.width / 2, image.height + (number + 0.5) * _LINE)
-            draw.text(middle, text, "black", _font(draw, text, image.width), anchor="mm")
+            font = fitting_font(draw, text, image.width, largest=14, smallest=7)
+            draw.text(middle, text, "black", font, anchor="mm")
         left += image.width + _GAP
     return line
 
@@ -154,10 +150,3 @@ def _decibel(sample: Sample, picture: np.ndarray) -> list[str]:
     if sample.target is None or (picture is sample.input and not sample.damaged):
         return []
     return [f"{psnr(picture, sample.target):.2f} dB"]
-
-
-def _font(draw: ImageDraw.ImageDraw, text: str, width: int) -> ImageFont.FreeTypeFont:
-    points = 14
-    while points > 7 and draw.textlength(text, ImageFont.load_default(points)) > width:
-        points -= 1
-    return ImageFont.load_default(points)

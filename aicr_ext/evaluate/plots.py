@@ -9,9 +9,9 @@ from pathlib import Path
 from aicr_ext.images import atomic_write
 
 from .codecs import ModelCodec
+from .curves import published_points
 from .datasets import DataSet
 from .extras import load
-from .metrics import decibel
 from .report import Report, curve_of
 
 __all__ = ["plot"]
@@ -57,8 +57,7 @@ def plot(report: Report, data: DataSet, path: Path) -> None:
 
 def _published(axis: object, anchors: Mapping[str, Mapping[str, Sequence[float]]], metric: str, right: float) -> None:
     for name, curve in anchors.items():
-        values = curve.get("psnr", ()) if metric == "psnr" else [decibel(v) for v in curve.get("ms_ssim", ())]
-        points = [(bpp, value) for bpp, value in zip(curve["bpp"], values, strict=False) if bpp <= right]
+        points = [(bpp, value) for bpp, value in published_points(curve, metric) if bpp <= right]
         if points:
             axis.plot(*zip(*points, strict=True), color="grey", linewidth=0.7)
             axis.annotate(name, points[-1], color="grey", fontsize=6, ha="right", va="bottom")

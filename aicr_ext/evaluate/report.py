@@ -17,9 +17,8 @@ from aicr_ext.images import atomic_write
 
 from .cascade import Cascade
 from .codecs import ModelCodec
-from .curves import Curve, compare
+from .curves import Curve, compare, published_points
 from .datasets import DataSet
-from .metrics import decibel
 from .run import FILE, INPUT, PAPER
 from .store import FIELDS, Row, csv_text
 
@@ -29,6 +28,7 @@ __all__ = ["Report", "curve_of"]
 Anchors = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
 
 _GROUP = ("dataset", "degradation", "codec", "quality", "convention")
+_METRICS = ("psnr", "ms_ssim_db")  # that curves are compared in
 _VALUES = ("bpp", "psnr", "ms_ssim", "ms_ssim_db", "lpips", "estimated_bpp")
 _LIBRARIES = ("torch", "numpy", "pillow", "pytorch_msssim", "bjontegaard", "scikit-image", "lpips")
 
@@ -116,11 +116,7 @@ class Report:
                 if other != name:
                     found.append(self._comparison(data, name, other, *_curves(means, other)))
             for other, published in self.anchors.get(data.label, {}).items():
-                similarity = [decibel(value) for value in published.get("ms_ssim", ())]
-                curves = [
-                    Curve.of(list(zip(published["bpp"], values, strict=False)))
-                    for values in (published.get("psnr", ()), similarity)
-                ]
+                curves = [Curve.of(published_points(published, metric)) for metric in _METRICS]
                 found.append(self._comparison(data, name, f"{other} (published)", *curves))
         return found
 
@@ -224,7 +220,7 @@ def curve_of(means: Sequence[Row], codec: str, metric: str) -> Curve:
 
 
 def _curves(means: Sequence[Row], codec: str) -> list[Curve]:
-    return [curve_of(means, codec, metric) for metric in ("psnr", "ms_ssim_db")]
+    return [curve_of(means, codec, metric) for metric in _METRICS]
 
 
 def _means(rows: list[Row]) -> list[Row]:

@@ -1,8 +1,8 @@
 """The entropy model: hyperprior and dual spatial prior, and the likelihoods that training needs.
 
 Only convolutions, leaky ReLUs, products and sums are used between the decoded hyper latent and the scale level
-and mean of a latent symbol, so that this path runs in integers without being trained anew (:mod:`aicr_ext.codec.priors`).
-The buffers ``exponents`` say with how many binary places: of the tensors inside a block, then of its result.
+and mean of a latent symbol, so that this path runs in integers (:mod:`aicr_ext.codec.priors`) without being trained
+anew. The buffers ``exponents`` say with how many binary places: the tensors inside a block, then its result.
 """
 
 from __future__ import annotations

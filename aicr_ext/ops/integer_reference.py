@@ -1,4 +1,4 @@
-"""Plain-torch definitions of the integer operators (:mod:`aicr_ext.ops.integer`), which every kernel equals bit for bit.
+"""Plain-torch definitions of the integer operators (:mod:`aicr_ext.ops.integer`); every kernel equals them bit for bit.
 
 Sums run in float64, where integers below 2**53 are exact, so the order of addition does not matter here either.
 """

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from aicr_ext.codec.checkpoint import export_weights, load_model
+from aicr_ext.errors import first_line
 from aicr_ext.images import atomic_write
 from aicr_ext.model.aicr import AICR, Output
 from aicr_ext.model.config import get_config
@@ -29,7 +30,7 @@ from aicr_ext.train.parallel import Group
 from aicr_ext.train.plot import draw
 from aicr_ext.train.restoration import Restoration
 from aicr_ext.train.state import changed_options, load_state, save_state
-from aicr_ext.train.validation import split, trials
+from aicr_ext.train.validation import clean_batch, split, trials
 
 __all__ = ["TrainingOptions", "train"]
 
@@ -165,6 +166,7 @@ class _Run:
         self.feed = Feed(batches, self._request, self.step // options.steps_per_batch, options.workers, self.device)
         self.fed: tuple[Request, Batch] | None = None
         self.trials = trials(held_out, options.mixture)
+        self.samples = [] if self.trials else [clean_batch(images[:16])]
         self.sums: list[Tensor] = []
         self.names: tuple[str, ...] = ()
         self.pictures = len(images)
@@ -197,7 +199,7 @@ class _Run:
             self.average.load(state["average"])
         except (RuntimeError, ValueError, KeyError) as error:
             made_for = f"{self.options.model} and {self.options.optimiser}"
-            raise ValueError(f"{self.state}: not a state of {made_for}: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{self.state}: not a state of {made_for}: {first_line(error)}") from error
         self.step, self.skipped, self.seconds_before = state["step"], state["skipped"], state["seconds"]
 
     def begin(self, journal: Journal) -> None:
@@ -351,11 +353,12 @@ class _Run:
                 "options": self.options.as_dict() | {"data": self.options.data},
             },
         )
-        export_weights(self.weights, self._averaged(), {"steps": str(self.step)})
+        shown = [trial.batch.source.clamp(0, 1) for trial in self.trials.values()]  # noise may lie outside
+        export_weights(self.weights, self._averaged(), {"steps": str(self.step)}, shown or self.samples)
         losses = self.validate()
         journal.write(self.step, self.seconds(), losses)
-        shown = "".join(f", {name.replace('_', ' ')} {loss:.4f}" for name, loss in losses.items())
-        self.say(f"step {self.step}, {self.seconds() / 60:.1f} minutes{shown}")
+        told = "".join(f", {name.replace('_', ' ')} {loss:.4f}" for name, loss in losses.items())
+        self.say(f"step {self.step}, {self.seconds() / 60:.1f} minutes{told}")
 
     def draw(self) -> None:
         """The curves of the log, as a picture beside it."""

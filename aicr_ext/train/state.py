@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from aicr_ext.errors import first_line
 from aicr_ext.train.options import TrainingOptions
 
 __all__ = ["changed_options", "load_state", "save_state"]
@@ -39,8 +40,7 @@ def load_state(path: Path) -> dict[str, object]:
     except OSError:
         raise
     except Exception as error:  # the unpickler raises whatever damaged bytes lead it to
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path}: damaged, or not a training state ({reason}); {_WAY_OUT}") from error
+        raise ValueError(f"{path}: damaged, or not a training state ({first_line(error)}); {_WAY_OUT}") from error
     if not isinstance(state, dict) or not state.keys() >= _KEYS:
         raise ValueError(f"{path}: not a training state of this package; {_WAY_OUT}")
     return state

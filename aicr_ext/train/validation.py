@@ -12,7 +12,7 @@ from aicr_ext.model.config import QUALITIES
 from aicr_ext.train.data import Batch, stack
 from aicr_ext.train.mixture import Mixture
 
-__all__ = ["Trial", "center_crop", "split", "trials"]
+__all__ = ["Trial", "center_crop", "clean_batch", "split", "trials"]
 
 _SIDE = 192
 
@@ -38,13 +38,18 @@ def center_crop(image: Tensor, side: int) -> Tensor:
     return image[:, top : top + side, left : left + side]
 
 
+def clean_batch(images: list[Tensor]) -> Tensor:
+    """The middles of pictures (3, H, W) uint8 as one batch (B, 3, S, S) in [0, 1]; S is a multiple of 64."""
+    side = min(_SIDE, *(s // 64 * 64 for image in images for s in image.shape[1:]))
+    return stack(center_crop(image, side).float().div_(255) for image in images)
+
+
 def trials(images: list[Tensor], mixture: Mixture) -> dict[str, Trial]:
     """Trials by the name of their loss in the log: middles of the photographs, clean and as the run's mixture makes
     them. The qualities are spread evenly."""
     if not images:
         return {}
-    side = min(_SIDE, *(s // 64 * 64 for image in images for s in image.shape[1:]))
-    target = stack(center_crop(image, side).float().div_(255) for image in images)
+    target = clean_batch(images)
     quality = torch.linspace(0, QUALITIES - 1, len(images)).round().long()
     found = {"valid_clean": Trial(Batch(target, target), quality)}
     if mixture.clean < 1:

@@ -13,7 +13,8 @@ namespace aicr {
 
 constexpr int32_t kIntegerLimit = 32767;
 
-// value * 2**-shift, rounded to nearest, halves up; |value| * 2**max(-shift, 0) + 2**max(shift - 1, 0) must fit.
+// value * 2**-shift, rounded to nearest, halves up; |value| * 2**max(-shift, 0) + 2**max(shift - 1, 0) must
+// fit.
 AICR_HOST_DEVICE inline int32_t shifted(int32_t value, int32_t shift) {
   if (shift <= 0) return value * (int32_t{1} << -shift);
   return (value + (int32_t{1} << (shift - 1))) >> shift;

@@ -23,6 +23,7 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include "cpu/decoupled_attention_pieces.hpp"
 #include "cpu/gelu.hpp"
 #include "cpu/tiles.hpp"
 #include "cpu/vector_clones.hpp"
@@ -33,28 +34,11 @@ namespace {
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 
-constexpr int64_t kBlockRows = 32, kSmallBlockRows = 16;
-constexpr int64_t kFewPieces = 16;      // fewer are cut into smaller blocks, for the sake of the threads
 constexpr int64_t kStripValues = 4096;  // of one line: 20 lines of float take 330 KiB for K = 5
-constexpr int64_t kMinStripColumns = 16;
 
-// How a shape is cut. A plane is a picture with one channel.
-struct Plan {
-  int64_t pictures, channels, height, width, strip, strips, block_rows, blocks;
-
-  explicit Plan(const DecoupledAttentionShape& s)
-      : pictures(s.channels_last ? s.batch : s.batch * s.channels),
-        channels(s.channels_last ? s.channels : 1),
-        height(s.height),
-        width(s.width),
-        strip(std::min(width, std::max(kMinStripColumns, kStripValues / std::max<int64_t>(channels, 1)))),
-        strips(strip > 0 ? divide_up(width, strip) : 0),
-        block_rows(pictures * strips * divide_up(height, kBlockRows) < kFewPieces ? kSmallBlockRows
-                                                                                  : kBlockRows),
-        blocks(divide_up(height, block_rows)) {}
-
-  int64_t pieces() const { return channels > 0 ? pictures * blocks * strips : 0; }
-};
+DecoupledAttentionPlan plan_of(const DecoupledAttentionShape& shape) {
+  return {shape, kStripValues};
+}
 
 // The working memory of a piece, in lines. Columns beside the strip are kept where a convolution reads them:
 // 2R on each side of a, R of the others. Those outside the picture are zero in a and u.
@@ -115,20 +99,6 @@ AICR_INLINE void convolve_row(const Acc* __restrict__ a, const Acc* __restrict__
   }
 }
 
-// out[i] = factor[i] * sum over k of weight[k] * lines[k][i]
-template <int K, bool kPlanar, typename F, typename T, typename Acc>
-AICR_INLINE void convolve(const Acc* const* lines, const Acc* __restrict__ weight,
-                          const F* __restrict__ factor, T* __restrict__ out, int64_t values, int64_t tile) {
-  for (int64_t at = 0; at < values; at += tile) {
-    const int64_t count = std::min(tile, values - at);
-    for (int64_t i = 0; i < count; ++i) {
-      Acc sum = weight[kPlanar ? 0 : i] * lines[0][at + i];
-      for (int k = 1; k < K; ++k) sum += weight[kPlanar ? k : k * tile + i] * lines[k][at + i];
-      out[at + i] = static_cast<T>(sum * static_cast<Acc>(factor[at + i]));
-    }
-  }
-}
-
 // sums[k] += up[i] * lines[k][i], for each place in the tile, or, of a plane, over all i.
 template <int K, bool kPlanar, typename Acc>
 AICR_INLINE void add_products(const Acc* __restrict__ up, const Acc* const* lines, Acc* __restrict__ sums,
@@ -153,20 +123,19 @@ AICR_INLINE void add_products(const Acc* __restrict__ up, const Acc* const* line
 }
 
 template <int K, bool kPlanar, typename T, typename Acc>
-AICR_INLINE void run_piece(const Plan& plan, const T* grad, const T* attn, const T* value,
-                           const Acc* weight_row, const Acc* weight_col, T* grad_attn, T* grad_value,
-                           Acc* part, int64_t block, int64_t strip, Acc* memory) {
+AICR_INLINE void run_piece(const DecoupledAttentionPlan& plan, const DecoupledAttentionPiece& piece,
+                           const T* grad, const T* attn, const T* value, const Acc* weight_row,
+                           const Acc* weight_col, T* grad_attn, T* grad_value, Acc* part, Acc* memory) {
   constexpr int64_t R = K / 2;
   const int64_t C = plan.channels, W = plan.width, H = plan.height;
-  const int64_t left = strip * plan.strip, columns = std::min(plan.strip, W - left), values = columns * C;
-  const int64_t top = block * plan.block_rows, bottom = std::min(top + plan.block_rows, H);
+  const int64_t left = piece.left, columns = piece.columns, values = columns * C;
+  const int64_t top = piece.top, bottom = piece.bottom;
   const int64_t tile = kPlanar ? 1 : tile_values(C), run = kPlanar ? values + 2 * R : tile;
   const Lines<K, Acc> lines(columns, C, tile, memory);
 
   // The columns inside the picture of lines that start 2R and R columns left of the strip.
-  const int64_t wide_begin = std::max<int64_t>(left - 2 * R, 0),
-                wide_end = std::min(left + columns + 2 * R, W);
-  const int64_t begin = std::max<int64_t>(left - R, 0), end = std::min(left + columns + R, W);
+  const auto [wide_begin, wide_end] = columns_around(piece, 2 * R, W);
+  const auto [begin, end] = columns_around(piece, R, W);
   const int64_t wide_skip = (wide_begin - left + 2 * R) * C, skip = (begin - left + R) * C;
 
   for (int64_t h = top - R; h < bottom + R; ++h) {
@@ -196,17 +165,17 @@ AICR_INLINE void run_piece(const Plan& plan, const T* grad, const T* attn, const
       taps[k] = lines.b + lines.of_many(centre - R + k) + R * C;
       flipped[k] = lines.u + lines.of_many(centre + R - k);
     }
-    convolve<K, kPlanar>(taps, weight_col, grad + at, grad_value + at, values, run);
+    convolve_lines<K, kPlanar>(taps, weight_col, grad + at, grad_value + at, values, run);
     add_products<K, kPlanar>(flipped[R] + R * C, taps, lines.sums + K * tile, values, run);
-    convolve<K, kPlanar>(flipped, weight_col, lines.row_slope + lines.of_few(centre, lines.middle), lines.s,
-                         lines.middle, run);
+    convolve_lines<K, kPlanar>(flipped, weight_col, lines.row_slope + lines.of_few(centre, lines.middle),
+                               lines.s, lines.middle, run);
     for (int64_t k = 0; k < K; ++k) {
       taps[k] = lines.a + few_wide + (R + k) * C;
       flipped[k] = lines.s + (2 * R - k) * C;
     }
     add_products<K, kPlanar>(lines.s + R * C, taps, lines.sums, values, run);
-    convolve<K, kPlanar>(flipped, weight_row, lines.attn_slope + few_wide + 2 * R * C, grad_attn + at, values,
-                         run);
+    convolve_lines<K, kPlanar>(flipped, weight_row, lines.attn_slope + few_wide + 2 * R * C, grad_attn + at,
+                               values, run);
   }
 
   std::fill(part, part + 2 * K * C, Acc(0));
@@ -219,16 +188,15 @@ template <int K, bool kPlanar, typename T, typename Acc>
 AICR_INLINE void run_pieces(const DecoupledAttentionShape& shape, const T* grad, const T* attn,
                             const T* value, const Acc* weight_row, const Acc* weight_col, T* grad_attn,
                             T* grad_value, Acc* parts, int64_t first, int64_t last, Acc* memory) {
-  const Plan plan(shape);
+  const DecoupledAttentionPlan plan = plan_of(shape);
   const int64_t picture_values = plan.channels * plan.height * plan.width;
-  for (int64_t piece = first; piece < last; ++piece) {
-    const int64_t strip = piece % plan.strips, block = piece / plan.strips % plan.blocks;
-    const int64_t picture = piece / plan.strips / plan.blocks;
-    const int64_t weights = kPlanar ? picture % shape.channels * K : 0;
-    const int64_t at = picture * picture_values;
-    run_piece<K, kPlanar>(plan, grad + at, attn + at, value + at, weight_row + weights, weight_col + weights,
-                          grad_attn + at, grad_value + at, parts + piece * 2 * K * plan.channels, block,
-                          strip, memory);
+  for (int64_t i = first; i < last; ++i) {
+    const DecoupledAttentionPiece piece = plan.piece(i);
+    const int64_t weights = kPlanar ? piece.picture % shape.channels * K : 0;
+    const int64_t at = piece.picture * picture_values;
+    run_piece<K, kPlanar>(plan, piece, grad + at, attn + at, value + at, weight_row + weights,
+                          weight_col + weights, grad_attn + at, grad_value + at,
+                          parts + i * 2 * K * plan.channels, memory);
   }
 }
 
@@ -239,15 +207,7 @@ AICR_INLINE void run_any(const DecoupledAttentionShape& shape, const T* grad, co
 #define AICR_RUN(K, kPlanar)                                                                             \
   run_pieces<K, kPlanar>(shape, grad, attn, value, weight_row, weight_col, grad_attn, grad_value, parts, \
                          first, last, memory)
-  if (shape.channels_last) {
-    if (shape.taps == 3) AICR_RUN(3, false);
-    if (shape.taps == 5) AICR_RUN(5, false);
-    if (shape.taps == 7) AICR_RUN(7, false);
-  } else {
-    if (shape.taps == 3) AICR_RUN(3, true);
-    if (shape.taps == 5) AICR_RUN(5, true);
-    if (shape.taps == 7) AICR_RUN(7, true);
-  }
+  AICR_FOR_TAPS_AND_LAYOUT(shape, AICR_RUN);
 #undef AICR_RUN
 }
 
@@ -282,31 +242,25 @@ int64_t memory_values(const DecoupledAttentionShape& shape, int64_t columns, int
 }  // namespace
 
 int64_t decoupled_attention_backward_pieces(const DecoupledAttentionShape& shape) {
-  return Plan(shape).pieces();
+  return plan_of(shape).pieces();
 }
 
 int64_t decoupled_attention_backward_part(const DecoupledAttentionShape& shape) {
-  return 2 * shape.taps * Plan(shape).channels;
+  return 2 * shape.taps * plan_of(shape).channels;
 }
 
 int64_t decoupled_attention_backward_channel(const DecoupledAttentionShape& shape, int64_t piece) {
-  const Plan plan(shape);
-  return shape.channels_last ? 0 : piece / plan.strips / plan.blocks % shape.channels;
+  return shape.channels_last ? 0 : plan_of(shape).piece(piece).picture % shape.channels;
 }
 
 template <typename T, typename Acc>
 void decoupled_attention_backward_run(const DecoupledAttentionShape& shape, const T* grad, const T* attn,
                                       const T* value, const Acc* weight_row, const Acc* weight_col,
                                       T* grad_attn, T* grad_value, Acc* parts, int64_t first, int64_t last) {
-  const Plan plan(shape);
-  const int64_t K = shape.taps, C = plan.channels, tile = shape.channels_last ? tile_values(C) : 1;
+  const DecoupledAttentionPlan plan = plan_of(shape);
+  const int64_t C = plan.channels, tile = shape.channels_last ? tile_values(C) : 1;
   std::vector<Acc> memory(memory_values<Acc>(shape, plan.strip, C, tile));
-  std::vector<Acc> row(weight_row, weight_row + shape.channels * K),
-      col(weight_col, weight_col + shape.channels * K);
-  if (shape.channels_last) {
-    row = tiled_weights(weight_row, K, C);
-    col = tiled_weights(weight_col, K, C);
-  }
+  const std::vector<Acc> row = loop_weights(shape, weight_row), col = loop_weights(shape, weight_col);
   run_clones(shape, grad, attn, value, row.data(), col.data(), grad_attn, grad_value, parts, first, last,
              memory.data());
 }

@@ -13,6 +13,7 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include "cpu/decoupled_attention_pieces.hpp"
 #include "cpu/gelu.hpp"
 #include "cpu/tiles.hpp"
 #include "cpu/vector_clones.hpp"
@@ -23,29 +24,11 @@ namespace {
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 
-constexpr int64_t kBlockRows = 32, kSmallBlockRows = 16;
-constexpr int64_t kFewPieces =
-    16;  // fewer than this are cut into smaller blocks, for the sake of the threads
 constexpr int64_t kStripValues = 12288;  // of one line: K + 1 lines of float take 290 KiB for K = 5
-constexpr int64_t kMinStripColumns = 16;
 
-// How a shape is cut. A plane is a picture with one channel.
-struct Plan {
-  int64_t pictures, channels, height, width, strip, strips, block_rows, blocks;
-
-  explicit Plan(const DecoupledAttentionShape& s)
-      : pictures(s.channels_last ? s.batch : s.batch * s.channels),
-        channels(s.channels_last ? s.channels : 1),
-        height(s.height),
-        width(s.width),
-        strip(std::min(width, std::max(kMinStripColumns, kStripValues / std::max<int64_t>(channels, 1)))),
-        strips(strip > 0 ? divide_up(width, strip) : 0),
-        block_rows(pictures * strips * divide_up(height, kBlockRows) < kFewPieces ? kSmallBlockRows
-                                                                                  : kBlockRows),
-        blocks(divide_up(height, block_rows)) {}
-
-  int64_t pieces() const { return channels > 0 ? pictures * blocks * strips : 0; }
-};
+DecoupledAttentionPlan plan_of(const DecoupledAttentionShape& shape) {
+  return {shape, kStripValues};
+}
 
 // to[i] = GELU(sum over k of weight[k] * from[i + k * channels])
 template <int K, bool kPlanar, typename Acc>
@@ -61,30 +44,15 @@ AICR_INLINE void convolve_row(const Acc* __restrict__ from, const Acc* __restric
   }
 }
 
-// out[i] = value[i] * sum over k of weight[k] * rows[k][i]
 template <int K, bool kPlanar, typename T, typename Acc>
-AICR_INLINE void convolve_column(const Acc* const* rows, const Acc* __restrict__ weight,
-                                 const T* __restrict__ value, T* __restrict__ out, int64_t values,
-                                 int64_t tile) {
-  for (int64_t at = 0; at < values; at += tile) {
-    const int64_t count = std::min(tile, values - at);
-    for (int64_t i = 0; i < count; ++i) {
-      Acc sum = weight[kPlanar ? 0 : i] * rows[0][at + i];
-      for (int k = 1; k < K; ++k) sum += weight[kPlanar ? k : k * tile + i] * rows[k][at + i];
-      out[at + i] = static_cast<T>(sum * static_cast<Acc>(value[at + i]));
-    }
-  }
-}
-
-template <int K, bool kPlanar, typename T, typename Acc>
-AICR_INLINE void run_piece(const Plan& plan, const T* attn, const T* value, const Acc* weight_row,
-                           const Acc* weight_col, T* out, int64_t block, int64_t strip, Acc* scratch) {
+AICR_INLINE void run_piece(const DecoupledAttentionPlan& plan, const DecoupledAttentionPiece& piece,
+                           const T* attn, const T* value, const Acc* weight_row, const Acc* weight_col,
+                           T* out, Acc* scratch) {
   constexpr int64_t R = K / 2;
   const int64_t C = plan.channels, W = plan.width, H = plan.height;
-  const int64_t left = strip * plan.strip, columns = std::min(plan.strip, W - left);
-  const int64_t top = block * plan.block_rows, bottom = std::min(top + plan.block_rows, H);
+  const int64_t left = piece.left, columns = piece.columns, top = piece.top, bottom = piece.bottom;
   // Columns of the line buffer, which starts R columns left of the strip; outside the picture it stays zero.
-  const int64_t begin = std::max<int64_t>(left - R, 0), end = std::min(left + columns + R, W);
+  const auto [begin, end] = columns_around(piece, R, W);
 
   const int64_t line_values = (columns + 2 * R) * C, row_values = columns * C;
   const int64_t tile = kPlanar ? row_values : tile_values(C);
@@ -107,7 +75,7 @@ AICR_INLINE void run_piece(const Plan& plan, const T* attn, const T* value, cons
     const Acc* rows[K];
     for (int64_t k = 0; k < K; ++k) rows[k] = ring + ((centre - R + k + K) % K) * row_values;
     const int64_t at = (centre * W + left) * C;
-    convolve_column<K, kPlanar>(rows, weight_col, value + at, out + at, row_values, tile);
+    convolve_lines<K, kPlanar>(rows, weight_col, value + at, out + at, row_values, tile);
   }
 }
 
@@ -115,15 +83,14 @@ template <int K, bool kPlanar, typename T, typename Acc>
 AICR_INLINE void run_pieces(const DecoupledAttentionShape& shape, const T* attn, const T* value,
                             const Acc* weight_row, const Acc* weight_col, T* out, int64_t first, int64_t last,
                             Acc* scratch) {
-  const Plan plan(shape);
+  const DecoupledAttentionPlan plan = plan_of(shape);
   const int64_t picture_values = plan.channels * plan.height * plan.width;
-  for (int64_t piece = first; piece < last; ++piece) {
-    const int64_t strip = piece % plan.strips, block = piece / plan.strips % plan.blocks;
-    const int64_t picture = piece / plan.strips / plan.blocks;
-    const int64_t weights = kPlanar ? picture % shape.channels * K : 0;
-    const int64_t at = picture * picture_values;
-    run_piece<K, kPlanar>(plan, attn + at, value + at, weight_row + weights, weight_col + weights, out + at,
-                          block, strip, scratch);
+  for (int64_t i = first; i < last; ++i) {
+    const DecoupledAttentionPiece piece = plan.piece(i);
+    const int64_t weights = kPlanar ? piece.picture % shape.channels * K : 0;
+    const int64_t at = piece.picture * picture_values;
+    run_piece<K, kPlanar>(plan, piece, attn + at, value + at, weight_row + weights, weight_col + weights,
+                          out + at, scratch);
   }
 }
 
@@ -133,15 +100,7 @@ AICR_INLINE void run_any(const DecoupledAttentionShape& shape, const T* attn, co
                          Acc* scratch) {
 #define AICR_RUN(K, kPlanar) \
   run_pieces<K, kPlanar>(shape, attn, value, weight_row, weight_col, out, first, last, scratch)
-  if (shape.channels_last) {
-    if (shape.taps == 3) AICR_RUN(3, false);
-    if (shape.taps == 5) AICR_RUN(5, false);
-    if (shape.taps == 7) AICR_RUN(7, false);
-  } else {
-    if (shape.taps == 3) AICR_RUN(3, true);
-    if (shape.taps == 5) AICR_RUN(5, true);
-    if (shape.taps == 7) AICR_RUN(7, true);
-  }
+  AICR_FOR_TAPS_AND_LAYOUT(shape, AICR_RUN);
 #undef AICR_RUN
 }
 
@@ -166,22 +125,17 @@ void run_clones(const DecoupledAttentionShape& shape, const double* attn, const 
 }  // namespace
 
 int64_t decoupled_attention_pieces(const DecoupledAttentionShape& shape) {
-  return Plan(shape).pieces();
+  return plan_of(shape).pieces();
 }
 
 template <typename T, typename Acc>
 void decoupled_attention_run(const DecoupledAttentionShape& shape, const T* attn, const T* value,
                              const Acc* weight_row, const Acc* weight_col, T* out, int64_t first,
                              int64_t last) {
-  const Plan plan(shape);
+  const DecoupledAttentionPlan plan = plan_of(shape);
   const int64_t K = shape.taps, C = plan.channels;
   std::vector<Acc> scratch((plan.strip + K - 1) * C + K * plan.strip * C);
-  std::vector<Acc> row(weight_row, weight_row + shape.channels * K),
-      col(weight_col, weight_col + shape.channels * K);
-  if (shape.channels_last) {
-    row = tiled_weights(weight_row, K, C);
-    col = tiled_weights(weight_col, K, C);
-  }
+  const std::vector<Acc> row = loop_weights(shape, weight_row), col = loop_weights(shape, weight_col);
   run_clones(shape, attn, value, row.data(), col.data(), out, first, last, scratch.data());
 }
 

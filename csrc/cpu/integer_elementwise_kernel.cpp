@@ -21,7 +21,8 @@ AICR_INLINE void depthwise_pixel(const IntegerDepthwise& task, const int16_t* co
       const int16_t* row = rows[tap / 3];
       const int64_t at = column + tap % 3 - 1;
       if (row == nullptr || at < 0 || at >= task.width) continue;
-      const int16_t *x = row + at * task.channels + begin, *weight = task.weight + tap * task.channels + begin;
+      const int16_t *x = row + at * task.channels + begin,
+                    *weight = task.weight + tap * task.channels + begin;
       for (int64_t c = 0; c < count; ++c) sum[c] += static_cast<int32_t>(x[c]) * weight[c];
     }
     for (int64_t c = 0; c < count; ++c) {

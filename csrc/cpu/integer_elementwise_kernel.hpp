@@ -1,5 +1,5 @@
-// The compute interfaces of integer_depthwise, integer_sum, integer_gate and integer_asinh on the CPU. No torch
-// here; integer_ops.cpp calls them. Arguments are those of aicr_ext/ops/integer.py.
+// The compute interfaces of integer_depthwise, integer_sum, integer_gate and integer_asinh on the CPU. No
+// torch here; integer_ops.cpp calls them. Arguments are those of aicr_ext/ops/integer.py.
 #pragma once
 
 #include <cstdint>

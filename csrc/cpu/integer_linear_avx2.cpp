@@ -38,7 +38,8 @@ AICR_TARGET_INLINE __m256i saturate(__m256i value) {
 
 AICR_TARGET_INLINE void finish(const IntegerLinear& task, int64_t row, int64_t output, __m256i sum) {
   __m256i value = saturate(shift_lanes(sum, load(task.shift + output)));
-  const __m256i leaky = shift_lanes(_mm256_mullo_epi32(value, load(task.slope + output)), _mm256_set1_epi32(15));
+  const __m256i leaky =
+      shift_lanes(_mm256_mullo_epi32(value, load(task.slope + output)), _mm256_set1_epi32(15));
   value = _mm256_blendv_epi8(value, leaky, _mm256_srai_epi32(value, 31));
   const int64_t at = row * task.outputs + output;
   if (task.residual != nullptr) {
@@ -99,7 +100,9 @@ AICR_TARGET int64_t integer_linear_avx2(const IntegerLinear& task, int64_t first
 #else
 
 namespace aicr {
-int64_t integer_linear_avx2(const IntegerLinear&, int64_t, int64_t) { return 0; }
+int64_t integer_linear_avx2(const IntegerLinear&, int64_t, int64_t) {
+  return 0;
+}
 }  // namespace aicr
 
 #endif

@@ -23,7 +23,9 @@ namespace {
 
 constexpr int kLanes = 16;
 
-AICR_TARGET_INLINE __m512i load(const int32_t* at) { return _mm512_loadu_si512(at); }
+AICR_TARGET_INLINE __m512i load(const int32_t* at) {
+  return _mm512_loadu_si512(at);
+}
 
 // 32-bit lanes shifted as `shifted` does, in either direction.
 AICR_TARGET_INLINE __m512i shift_lanes(__m512i value, __m512i shift) {
@@ -40,7 +42,8 @@ AICR_TARGET_INLINE __m512i saturate(__m512i value) {
 
 AICR_TARGET_INLINE void finish(const IntegerLinear& task, int64_t row, int64_t output, __m512i sum) {
   __m512i value = saturate(shift_lanes(sum, load(task.shift + output)));
-  const __m512i leaky = shift_lanes(_mm512_mullo_epi32(value, load(task.slope + output)), _mm512_set1_epi32(15));
+  const __m512i leaky =
+      shift_lanes(_mm512_mullo_epi32(value, load(task.slope + output)), _mm512_set1_epi32(15));
   value = _mm512_mask_mov_epi32(value, _mm512_cmplt_epi32_mask(value, _mm512_setzero_si512()), leaky);
   const int64_t at = row * task.outputs + output;
   if (task.residual != nullptr) {
@@ -98,7 +101,9 @@ AICR_TARGET int64_t integer_linear_avx512(const IntegerLinear& task, int64_t fir
 #else
 
 namespace aicr {
-int64_t integer_linear_avx512(const IntegerLinear&, int64_t, int64_t) { return 0; }
+int64_t integer_linear_avx512(const IntegerLinear&, int64_t, int64_t) {
+  return 0;
+}
 }  // namespace aicr
 
 #endif

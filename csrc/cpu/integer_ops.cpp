@@ -13,11 +13,13 @@ namespace {
 
 using torch::stable::contiguous;
 
-constexpr int64_t kRows = 48;            // of a matrix product: a piece of work for a thread
+constexpr int64_t kRows = 48;           // of a matrix product: a piece of work for a thread
 constexpr int64_t kElements = 1 << 15;  // of anything else
 
 // Pixels that make a piece of work.
-int64_t grain(int64_t channels) { return channels > 0 ? kElements / channels + 1 : kElements; }
+int64_t grain(int64_t channels) {
+  return channels > 0 ? kElements / channels + 1 : kElements;
+}
 
 }  // namespace
 
@@ -43,9 +45,8 @@ Tensor integer_linear_cpu(Tensor x, Tensor weight, Tensor bias, Tensor shift, Te
     task.residual = dense_residual->const_data_ptr<int16_t>();
     task.residual_shift = dense_residual_shift->const_data_ptr<int32_t>();
   }
-  torch::stable::parallel_for(0, pixels_of(x), kRows, [&](int64_t first, int64_t last) {
-    integer_linear_run(task, first, last);
-  });
+  torch::stable::parallel_for(0, pixels_of(x), kRows,
+                              [&](int64_t first, int64_t last) { integer_linear_run(task, first, last); });
   return out;
 }
 
@@ -64,9 +65,8 @@ Tensor integer_depthwise_cpu(Tensor x, Tensor weight, Tensor bias, Tensor shift)
   task.shift = dense_shift.const_data_ptr<int32_t>();
   task.out = out.mutable_data_ptr<int16_t>();
   const int64_t rows = grain(task.channels) / (task.width > 0 ? task.width : 1) + 1;
-  torch::stable::parallel_for(0, task.height, rows, [&](int64_t first, int64_t last) {
-    integer_depthwise_run(task, first, last);
-  });
+  torch::stable::parallel_for(0, task.height, rows,
+                              [&](int64_t first, int64_t last) { integer_depthwise_run(task, first, last); });
   return out;
 }
 
@@ -101,13 +101,16 @@ Tensor integer_gate_cpu(Tensor x, int64_t shift) {
 Tensor integer_asinh_cpu(Tensor value, Tensor exponent, Tensor table) {
   check_integer_asinh(value, exponent, table);
   const int64_t channels = value.size(value.dim() - 1);
-  const Tensor dense = contiguous(value), dense_exponent = contiguous(exponent), dense_table = contiguous(table);
+  const Tensor dense = contiguous(value), dense_exponent = contiguous(exponent),
+               dense_table = contiguous(table);
   Tensor out = with_channels(value, channels);
-  const int32_t *from = dense.const_data_ptr<int32_t>(), *exponents = dense_exponent.const_data_ptr<int32_t>();
+  const int32_t *from = dense.const_data_ptr<int32_t>(),
+                *exponents = dense_exponent.const_data_ptr<int32_t>();
   const int32_t* points = dense_table.const_data_ptr<int32_t>();
   int16_t* to = out.mutable_data_ptr<int16_t>();
   torch::stable::parallel_for(0, pixels_of(value), grain(channels), [&](int64_t first, int64_t last) {
-    integer_asinh_run(last - first, channels, from + first * channels, exponents, points, to + first * channels);
+    integer_asinh_run(last - first, channels, from + first * channels, exponents, points,
+                      to + first * channels);
   });
   return out;
 }

@@ -64,7 +64,8 @@ Tensor integer_depthwise_cuda(Tensor x, Tensor weight, Tensor bias, Tensor shift
   task.bias = dense_bias.const_data_ptr<int32_t>();
   task.shift = dense_shift.const_data_ptr<int32_t>();
   task.out = out.mutable_data_ptr<int16_t>();
-  check_launch("integer_depthwise", launch_integer_depthwise(task, current_cuda_stream(x.get_device_index())));
+  check_launch("integer_depthwise",
+               launch_integer_depthwise(task, current_cuda_stream(x.get_device_index())));
   return out;
 }
 
@@ -98,13 +99,14 @@ Tensor integer_asinh_cuda(Tensor value, Tensor exponent, Tensor table) {
   check_integer_asinh(value, exponent, table);
   const DeviceGuard guard(value.get_device_index());
   const int64_t channels = value.size(value.dim() - 1);
-  const Tensor dense = contiguous(value), dense_exponent = contiguous(exponent), dense_table = contiguous(table);
+  const Tensor dense = contiguous(value), dense_exponent = contiguous(exponent),
+               dense_table = contiguous(table);
   Tensor out = with_channels(value, channels);
-  check_launch("integer_asinh",
-               launch_integer_asinh(pixels_of(value), channels, dense.const_data_ptr<int32_t>(),
-                                    dense_exponent.const_data_ptr<int32_t>(), dense_table.const_data_ptr<int32_t>(),
-                                    out.mutable_data_ptr<int16_t>(),
-                                    current_cuda_stream(value.get_device_index())));
+  check_launch(
+      "integer_asinh",
+      launch_integer_asinh(pixels_of(value), channels, dense.const_data_ptr<int32_t>(),
+                           dense_exponent.const_data_ptr<int32_t>(), dense_table.const_data_ptr<int32_t>(),
+                           out.mutable_data_ptr<int16_t>(), current_cuda_stream(value.get_device_index())));
   return out;
 }
 

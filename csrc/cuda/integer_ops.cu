@@ -1,11 +1,13 @@
 // Integer operators of the entropy networks, bit for bit as on the CPU: integer sums have no order.
 //
-// Linear   A block of 256 threads computes 64 rows x 64 outputs, a thread 4 x 4 of them. Inputs and weights come
-//          in pairs of int16, as one 32-bit word each, through shared memory: 16 pairs at a time, 8.3 KiB. Rows
-//          of a thread lie 16 apart and so do its outputs, so that a warp's reads of either fall into different
-//          banks or are broadcast.
+// Linear   A block of 256 threads computes 64 rows x 64 outputs, a thread 4 x 4 of them. Inputs and weights
+// come
+//          in pairs of int16, as one 32-bit word each, through shared memory: 16 pairs at a time, 8.3 KiB.
+//          Rows of a thread lie 16 apart and so do its outputs, so that a warp's reads of either fall into
+//          different banks or are broadcast.
 // Others   One thread per number, neighbours along channels.
-// Memory   Linear reads x once per 64 outputs and the weights once per 64 rows; the others read and write once.
+// Memory   Linear reads x once per 64 outputs and the weights once per 64 rows; the others read and write
+// once.
 #include "cuda/integer_ops.cuh"
 
 #include <climits>
@@ -158,27 +160,29 @@ cudaError_t launch_integer_sum(int64_t pixels, int64_t channels, const int16_t* 
   const int64_t blocks = blocks_for(pixels * channels);
   if (blocks == 0) return cudaSuccess;
   if (blocks > INT_MAX) return cudaErrorInvalidConfiguration;
-  integer_sum_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(pixels * channels, channels, x, out);
-  return cudaGetLastError();
-}
-
-cudaError_t launch_integer_gate(int64_t pixels, int64_t channels, int32_t shift, const int16_t* x, int16_t* out,
-                                cudaStream_t stream) {
-  const int64_t blocks = blocks_for(pixels * channels);
-  if (blocks == 0) return cudaSuccess;
-  if (blocks > INT_MAX) return cudaErrorInvalidConfiguration;
-  integer_gate_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(pixels * channels, channels, shift, x,
+  integer_sum_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(pixels * channels, channels, x,
                                                                              out);
   return cudaGetLastError();
 }
 
-cudaError_t launch_integer_asinh(int64_t pixels, int64_t channels, const int32_t* value, const int32_t* exponent,
-                                 const int32_t* table, int16_t* out, cudaStream_t stream) {
+cudaError_t launch_integer_gate(int64_t pixels, int64_t channels, int32_t shift, const int16_t* x,
+                                int16_t* out, cudaStream_t stream) {
   const int64_t blocks = blocks_for(pixels * channels);
   if (blocks == 0) return cudaSuccess;
   if (blocks > INT_MAX) return cudaErrorInvalidConfiguration;
-  integer_asinh_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(pixels * channels, channels, value,
-                                                                              exponent, table, out);
+  integer_gate_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(pixels * channels, channels,
+                                                                              shift, x, out);
+  return cudaGetLastError();
+}
+
+cudaError_t launch_integer_asinh(int64_t pixels, int64_t channels, const int32_t* value,
+                                 const int32_t* exponent, const int32_t* table, int16_t* out,
+                                 cudaStream_t stream) {
+  const int64_t blocks = blocks_for(pixels * channels);
+  if (blocks == 0) return cudaSuccess;
+  if (blocks > INT_MAX) return cudaErrorInvalidConfiguration;
+  integer_asinh_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(pixels * channels, channels,
+                                                                               value, exponent, table, out);
   return cudaGetLastError();
 }
 

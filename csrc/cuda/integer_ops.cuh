@@ -31,9 +31,10 @@ cudaError_t launch_integer_linear(const IntegerLinearCuda& task, cudaStream_t st
 cudaError_t launch_integer_depthwise(const IntegerDepthwiseCuda& task, cudaStream_t stream);
 cudaError_t launch_integer_sum(int64_t pixels, int64_t channels, const int16_t* x, int16_t* out,
                                cudaStream_t stream);
-cudaError_t launch_integer_gate(int64_t pixels, int64_t channels, int32_t shift, const int16_t* x, int16_t* out,
-                                cudaStream_t stream);
-cudaError_t launch_integer_asinh(int64_t pixels, int64_t channels, const int32_t* value, const int32_t* exponent,
-                                 const int32_t* table, int16_t* out, cudaStream_t stream);
+cudaError_t launch_integer_gate(int64_t pixels, int64_t channels, int32_t shift, const int16_t* x,
+                                int16_t* out, cudaStream_t stream);
+cudaError_t launch_integer_asinh(int64_t pixels, int64_t channels, const int32_t* value,
+                                 const int32_t* exponent, const int32_t* table, int16_t* out,
+                                 cudaStream_t stream);
 
 }  // namespace aicr

@@ -2,8 +2,9 @@
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
+
+#include "host/like.hpp"
 
 namespace aicr {
 
@@ -16,10 +17,7 @@ inline void check_gelu_gate_grad(const torch::stable::Tensor& grad, const torch:
   bool same = grad.dim() == 4 && grad.size(1) == x.size(1) / 2;
   for (int axis = 0; same && axis < 4; ++axis) same = axis == 1 || grad.size(axis) == x.size(axis);
   STD_TORCH_CHECK(same, "gelu_gate_backward: grad must have the shape of x with half its channels");
-  STD_TORCH_CHECK(grad.scalar_type() == x.scalar_type(),
-                  "gelu_gate_backward: grad must be of the dtype of x, ", x.scalar_type(), ", got ",
-                  grad.scalar_type());
-  STD_TORCH_CHECK(grad.device() == x.device(), "gelu_gate_backward: grad must be on the device of x");
+  check_dtype_and_device("gelu_gate_backward", "grad", grad, "x", x);
 }
 
 }  // namespace aicr

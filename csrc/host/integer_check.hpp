@@ -17,8 +17,10 @@ using torch::stable::Tensor;
 
 inline void check_integer(const char* op, const char* name, const Tensor& tensor, ScalarType type,
                           const Tensor& like) {
-  STD_TORCH_CHECK(tensor.scalar_type() == type, op, ": ", name, " must be ", type, ", got ", tensor.scalar_type());
-  STD_TORCH_CHECK(tensor.device() == like.device(), op, ": ", name, " must be on the device of the first argument");
+  STD_TORCH_CHECK(tensor.scalar_type() == type, op, ": ", name, " must be ", type, ", got ",
+                  tensor.scalar_type());
+  STD_TORCH_CHECK(tensor.device() == like.device(), op, ": ", name,
+                  " must be on the device of the first argument");
 }
 
 // One int32 number for each of `channels`.
@@ -29,15 +31,16 @@ inline void check_per_channel(const char* op, const char* name, const Tensor& te
                   channels, ",)");
 }
 
-inline void check_integer_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& shift,
-                                 const Tensor& slope, const std::optional<Tensor>& residual,
+inline void check_integer_linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                                 const Tensor& shift, const Tensor& slope,
+                                 const std::optional<Tensor>& residual,
                                  const std::optional<Tensor>& residual_shift) {
   const char* op = "integer_linear";
   check_integer(op, "x", x, ScalarType::Short, x);
   check_integer(op, "weight", weight, ScalarType::Short, x);
-  STD_TORCH_CHECK(x.dim() >= 1 && weight.dim() == 3 && weight.size(2) == 2 &&
-                      x.size(x.dim() - 1) == 2 * weight.size(0),
-                  op, ": expected x (..., K) and weight (K / 2, O, 2)");
+  STD_TORCH_CHECK(
+      x.dim() >= 1 && weight.dim() == 3 && weight.size(2) == 2 && x.size(x.dim() - 1) == 2 * weight.size(0),
+      op, ": expected x (..., K) and weight (K / 2, O, 2)");
   const int64_t outputs = weight.size(1);
   check_per_channel(op, "bias", bias, outputs, x);
   check_per_channel(op, "shift", shift, outputs, x);
@@ -65,7 +68,8 @@ inline void check_integer_depthwise(const Tensor& x, const Tensor& weight, const
 
 inline void check_halves(const char* op, const Tensor& x) {
   check_integer(op, "x", x, ScalarType::Short, x);
-  STD_TORCH_CHECK(x.dim() >= 1 && x.size(x.dim() - 1) % 2 == 0, op, ": x must have an even number of channels");
+  STD_TORCH_CHECK(x.dim() >= 1 && x.size(x.dim() - 1) % 2 == 0, op,
+                  ": x must have an even number of channels");
 }
 
 inline void check_gate_shift(int64_t shift) {

@@ -1,0 +1,36 @@
+"""Shapes, layouts and arguments for the tests of decoupled_attention and of its derivative."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from aicr_ext import _native
+
+LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
+# Rows and columns beyond one block and strip, sizes that divide nothing, single rows and columns, one
+# channel.
+SHAPES = [
+    (1, 1, 1, 1),
+    (1, 3, 1, 9),
+    (3, 5, 9, 1),
+    (2, 1, 33, 17),
+    (3, 7, 37, 21),
+    (1, 16, 65, 70),
+    (1, 40, 34, 400),
+    (2, 64, 16, 24),
+]
+
+requires_ops = pytest.mark.skipif(not _native.HAS_OPS, reason="the native operators are not built")
+
+
+def arguments(shape, taps=5, dtype=torch.float32, device="cpu", layout="nchw", seed=0, weight_dtype=None):
+    generator = torch.Generator().manual_seed(seed)
+    c = shape[1]
+
+    def draw(*size, dtype):
+        return torch.randn(*size, generator=generator).to(device, dtype)
+
+    maps = [draw(*shape, dtype=dtype).to(memory_format=LAYOUTS[layout]) for _ in range(2)]
+    weights = [draw(c, 1, *size, dtype=weight_dtype or dtype) for size in ((1, taps), (taps, 1))]
+    return (*maps, *weights)
