@@ -5,6 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-for name in sys.argv[1:] or ("coder", "ops", "degradations", "feeding", "speed", "training_step"):
+for name in sys.argv[1:] or ("coder", "ops", "degradations", "entropy", "feeding", "speed", "training_step"):
     print(f"\n## {name}\n", flush=True)
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

@@ -15,13 +15,13 @@ from aicr_ext.codec.rans import Decoder, Encoder, TableSet
 from aicr_ext.codec.tables import gaussian_tables
 from aicr_ext.model.aicr import AICR, checkerboard
 
-__all__ = ["decode_latents", "encode_latents"]
+__all__ = ["Steps", "decode_latents", "encode_latents"]
 
 #: Symbols are int16.
 _LIMIT = 32767
 
 
-class _Steps:
+class Steps:
     """The two coding steps of one picture's latent, as encoder and decoder both take them.
 
     A step takes half of the channels of every cell: the first one the lower half where row + column is even and the
@@ -88,7 +88,7 @@ def encode_latents(model: AICR, priors: IntegerPriors, hyper_tables: TableSet, y
     z = torch.round(model.hyper_analysis(y)).clamp(-_LIMIT, _LIMIT)
     encoder = Encoder()
     encoder.push(z.flatten().to(torch.int16).cpu().numpy(), _hyper_index(z.shape), hyper_tables)
-    steps = _Steps(priors, z, *y.shape[2:])
+    steps = Steps(priors, z, *y.shape[2:])
     y = y[0].permute(1, 2, 0).double()
     if steps.quant_step is not None:
         y = y / steps.quant_step
@@ -115,7 +115,7 @@ def decode_latents(
     shape = (1, priors.config.hyper, -(-height // 4), -(-width // 4))
     decoder = Decoder(payload)
     z = decoder.pop(_hyper_index(shape), hyper_tables)
-    steps = _Steps(priors, torch.from_numpy(z).to(device).view(shape), height, width)
+    steps = Steps(priors, torch.from_numpy(z).to(device).view(shape), height, width)
     for _ in range(2):
         steps.accept(decoder.pop(steps.index(), gaussian_tables()))
     decoder.finish()
