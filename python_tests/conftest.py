@@ -3,7 +3,7 @@
 import pytest
 import torch
 from pictures import smooth
-from training import TINY
+from training import TINY, TONED
 
 from aicr_ext.model.config import CONFIGS
 
@@ -28,3 +28,11 @@ def tiny(monkeypatch):
     monkeypatch.setitem(CONFIGS, TINY.name, TINY)
     monkeypatch.setattr("aicr_ext.train.loop.draw", lambda logs, out: None)
     return TINY.name
+
+
+@pytest.fixture
+def toned(monkeypatch):
+    """The same with a linear shortcut and a tone field."""
+    monkeypatch.setitem(CONFIGS, TONED.name, TONED)
+    monkeypatch.setattr("aicr_ext.train.loop.draw", lambda logs, out: None)
+    return TONED.name

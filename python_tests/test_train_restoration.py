@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training import TINY, log_of, short
+from training import TONED, log_of, short
 
 from aicr_ext.codec.checkpoint import export_weights, load_model, untrained
 from aicr_ext.model.aicr import AICR
-from aicr_ext.model.config import CONFIGS, get_config
+from aicr_ext.model.config import get_config
 from aicr_ext.model.initialise import initialise
 from aicr_ext.train import TrainingOptions, train
 from aicr_ext.train.loop import as_model
@@ -27,14 +27,9 @@ def changed(before: AICR, after: AICR) -> set[str]:
     return {name for name, value in after.named_parameters() if not torch.equal(value, old[name])}
 
 
-TONED = replace(TINY, name="tiny-toned", wire_id=98, linear_shortcut=True, tone_field=True)
-
-
 @pytest.fixture
-def start(tmp_path, monkeypatch):
+def start(tmp_path, toned):
     """Weights of a small network with a tone field."""
-    monkeypatch.setitem(CONFIGS, TONED.name, TONED)
-    monkeypatch.setattr("aicr_ext.train.loop.draw", lambda logs, out: None)
     path = tmp_path / "start.safetensors"
     export_weights(path, untrained(TONED), {})
     return str(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from aicr_ext.model.config import ModelConfig
@@ -17,6 +18,9 @@ TINY = ModelConfig(
     fusion=(2,),
     context=(1, 2),
 )
+
+
+TONED = replace(TINY, name="tiny-toned", wire_id=98, linear_shortcut=True, tone_field=True)
 
 
 def short(data: Path, out: Path, **changes: object) -> TrainingOptions:
