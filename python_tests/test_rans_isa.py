@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from coder_cases import INT16, ISAS, SIZES, decode, draw, encode, mixed_tables, tables_of, using
+from coder_cases import INT16, ISAS, ONE, SIZES, decode, draw, encode, mixed_tables, random_row, tables_of, using
 
 from aicr_ext import _native
 from aicr_ext.codec.rans import Decoder, Encoder, TableSet
@@ -28,13 +28,21 @@ def sets() -> dict[str, TableSet]:
     full = gaussian_tables()
     rows = [full.frequencies[t, : full.sizes[t]].tolist() for t in range(128)]
     twice = tables_of(rows * 2, full.offsets.tolist() * 2, full.shifts.tolist() * 2)  # 256 tables: every index
-    steep = tables_of([[1, 16383], [8192] * 2, []], [-8, 7, 0], [12, 12, 0])  # most raw bits of a compact set
+    steep = tables_of([[1, 16383], [8192] * 2, []], [-8, 7, 0], [7, 7, 0])  # most raw bits the vector code takes
+    steeper = tables_of([[1, 16383], [8192] * 2, []], [-8, 7, 0], [12, 8, 0])
     # Table 0 is no skip table here, so that whole groups of it are coded.
     first = tables_of([rng.permutation([1000] * 16 + [384]).tolist(), []], [-8, 0])
-    return {"gaussian": full, "twice": twice, "steep": steep, "first": first, "mixed": mixed_tables()}
+    return {
+        "gaussian": full,
+        "twice": twice,
+        "steep": steep,
+        "steeper": steeper,
+        "first": first,
+        "mixed": mixed_tables(),
+    }
 
 
-NAMES = ["gaussian", "twice", "steep", "first", "mixed"]
+NAMES = ["gaussian", "twice", "steep", "steeper", "first", "mixed"]
 
 
 def everywhere(code):
@@ -152,6 +160,37 @@ def test_raw_bits_and_words_run_out_at_their_end(sets, lanes):
         short = bytearray(data[: header + 2 * (words - less)] + data[header + 2 * words :])
         short[1:3] = [(words - less) & 127 | 128, (words - less) >> 7]
         assert "ran out of words" in everywhere(lambda d=bytes(short): outcome(d))
+
+
+def rows_with_many_runs() -> list[list[int]]:
+    """Frequencies of which an entry's slots lie in many pieces, next to one another's or of a single slot."""
+    rng = np.random.default_rng(13)
+    rows = [
+        [319] + [255] * 63,  # one slot in each of 63 buckets, then 256 in one
+        [16384 - 63] + [1] * 63,
+        [257] * 32 + [255] * 32,
+        [8192 + 31, 8192 - 31],
+        [16383, 1],
+        [5000] * 3 + [254] * 5 + [114],
+        [256] * 64,
+        random_row(rng, 64),
+        random_row(rng, 17),
+    ]
+    assert all(sum(row) == ONE for row in rows)
+    return rows
+
+
+@pytest.mark.parametrize("lanes", [8, 32])
+def test_every_slot_is_found(lanes):
+    """Symbols as frequent as their table has it, so many that all slots of it are used."""
+    rng, rows = np.random.default_rng(14), rows_with_many_runs()
+    tables = tables_of(rows, [-20] * len(rows))
+    count = 200_000
+    index = np.repeat(np.arange(len(rows), dtype=np.uint8), count)
+    symbols = [rng.choice(len(row) - 1, count, p=np.array(row[:-1]) / sum(row[:-1])) - 20 for row in rows]
+    symbols = np.concatenate(symbols).astype(np.int16)
+    data = everywhere(lambda: encode((symbols, index, tables), lanes=lanes))
+    np.testing.assert_array_equal(decode(data, (index, tables))[0], symbols)
 
 
 def test_refused_push_leaves_no_bits_behind(sets):

@@ -20,16 +20,42 @@ class BitWriter {
     int filled;
   };
 
+  // Where the writer is, for those who put many bits at a time into memory that is there: reserve, put,
+  // advance.
+  struct Cursor {
+    uint8_t* at;
+    uint64_t pending;  // the filled < 8 newest bits
+    int filled;
+
+    // 0 <= count <= 56, value < 2^count.
+    void put(uint64_t value, int count) {
+      pending |= value << filled;
+      filled += count;
+      std::memcpy(at, &pending, 8);  // little-endian, see rans_format.hpp
+      const int whole = filled >> 3;
+      at += whole;
+      pending >>= 8 * whole;
+      filled &= 7;
+    }
+  };
+
+  // A cursor that may put so many bytes.
+  Cursor reserve(size_t bytes) {
+    if (buffer_.size() - size_ < bytes + 8) buffer_.resize(2 * buffer_.size() + bytes + 256);
+    return {buffer_.data() + size_, pending_, filled_};
+  }
+
+  void advance(const Cursor& cursor) {
+    size_ = static_cast<size_t>(cursor.at - buffer_.data());
+    pending_ = cursor.pending;
+    filled_ = cursor.filled;
+  }
+
   // 0 <= count <= 56, value < 2^count.
   void put(uint64_t value, int count) {
-    if (buffer_.size() - size_ < 8) buffer_.resize(std::max<size_t>(256, 2 * buffer_.size()));
-    pending_ |= value << filled_;
-    filled_ += count;
-    std::memcpy(buffer_.data() + size_, &pending_, 8);  // little-endian, see rans_format.hpp
-    const int whole = filled_ >> 3;
-    size_ += static_cast<size_t>(whole);
-    pending_ >>= 8 * whole;
-    filled_ &= 7;
+    Cursor cursor = reserve(8);
+    cursor.put(value, count);
+    advance(cursor);
   }
 
   Mark mark() const { return {size_, pending_, filled_}; }

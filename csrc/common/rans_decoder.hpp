@@ -72,7 +72,8 @@ class RansDecoder {
     if (failed_) throw StreamError(StreamErrorKind::kFormat, "the coded stream was found damaged before");
     check_index(index, count, tables.tables());
     failed_ = true;
-    // So many symbols at a time that they are still in the first cache when the next step takes them up.
+    // So many symbols at a time that they are still in the first cache when the next step takes them up. They
+    // go into the checksum while the lanes are at the next ones.
     constexpr size_t kChunk = 8 * kMaxGroup;
     alignas(64) std::array<uint8_t, kChunk> entry;
     for (size_t first = 0; first < count; first += kChunk) {
@@ -80,9 +81,12 @@ class RansDecoder {
       if (!decode(index + first, chunk, tables, entry.data())) {
         throw StreamError(StreamErrorKind::kTruncated, "the coded stream ran out of words");
       }
+      check();
       join(entry.data(), index + first, chunk, tables, symbols + first);
-      crc_ = crc32c(crc_, symbols + first, chunk * sizeof(int16_t));
+      unchecked_.first = symbols + first;
+      unchecked_.count = chunk;
     }
+    check();
     failed_ = false;
   }
 
@@ -99,7 +103,7 @@ class RansDecoder {
                           "a lane of the coded stream does not end in its first state");
       }
     }
-    if (crc_ != expected_crc_) {
+    if (unchecked_.crc != expected_crc_) {
       throw StreamError(StreamErrorKind::kChecksum, "the decoded symbols do not match their CRC-32C");
     }
   }
@@ -109,9 +113,8 @@ class RansDecoder {
   bool decode(const uint8_t* index, size_t count, const TableSet& tables, uint8_t* entry) {
     const bool wide = lanes_ == kWideLanes;
     const size_t group = static_cast<size_t>(kRounds * lanes_), groups = count / group;
-    if (!(wide ? kernels_.decode_wide : kernels_.decode_narrow)(tables, index, groups, lane_state_, entry)) {
-      return false;
-    }
+    const auto whole = wide ? kernels_.decode_wide : kernels_.decode_narrow;
+    if (!whole(tables, index, groups, lane_state_, entry, unchecked_)) return false;
     if (const size_t done = groups * group; done < count) {
       const auto rest =
           wide ? decode_group_scalar<kWideLanes, false> : decode_group_scalar<kNarrowLanes, false>;
@@ -131,6 +134,12 @@ class RansDecoder {
       for (; done < end; ++done) symbols[done] = join_one(entry[done], tables.info(index[done]), raw);
       raw_ = raw;
     }
+  }
+
+  // Takes what is left of the symbols into the checksum.
+  void check() {
+    unchecked_.crc = crc32c(unchecked_.crc, unchecked_.first, unchecked_.count * sizeof(int16_t));
+    unchecked_.count = 0;
   }
 
   int16_t join_one(uint8_t entry, const TableInfo& info, BitReader& raw) {
@@ -164,8 +173,8 @@ class RansDecoder {
   std::vector<uint8_t> bytes_;
   int lanes_ = 0;
   uint32_t expected_crc_ = 0;
-  uint32_t crc_ = 0;
   DecodeLanes lane_state_;
+  Unchecked unchecked_;
   BitReader raw_;
   BitReader escapes_;
   bool failed_ = false;

@@ -22,8 +22,8 @@ namespace aicr {
 constexpr size_t kBlock = 64;
 
 // Bytes behind the end of the words and of the raw bits that kernels may read: a group reads at most
-// 2 * kMaxGroup bytes of words before their end is checked, a block 12 * kBlock raw bits, and each load
-// takes up to 64 bytes.
+// 2 * kMaxGroup bytes of words before their end is checked, a block kCompactShift * kBlock raw bits, and each
+// load takes up to 64 bytes.
 constexpr size_t kReadPadding = 2 * kMaxGroup + 128;
 // Words in front of the last one put down that encode kernels may overwrite.
 constexpr size_t kWritePadding = 32;
@@ -39,12 +39,21 @@ struct EncodeLanes {
   uint16_t* word = nullptr;  // the one put down last; the next goes in front of it
 };
 
+// Symbols that are not yet in the checksum of the stream, and the checksum of those before them.
+struct Unchecked {
+  const int16_t* first = nullptr;
+  size_t count = 0;
+  uint32_t crc = 0;
+};
+
 struct RansKernels {
   const char* name;
 
-  // Table entries of `groups` whole groups. False as soon as a group has read past words_end.
+  // Table entries of `groups` whole groups. False as soon as a group has read past words_end. The states of a
+  // round wait for those of the round before, and a processor has little else to do meanwhile: kernels may
+  // take symbols into the checksum on the side.
   using Decode = bool (*)(const TableSet& tables, const uint8_t* index, size_t groups, DecodeLanes& lanes,
-                          uint8_t* entry);
+                          uint8_t* entry, Unchecked& unchecked);
   Decode decode_wide;
   Decode decode_narrow;
 

@@ -63,9 +63,10 @@ inline void decode_group_scalar(const uint64_t* tables, const uint8_t* index, si
   words = word;
 }
 
+// Leaves the checksum alone.
 template <int kLanes>
 bool decode_scalar(const TableSet& tables, const uint8_t* index, size_t groups, DecodeLanes& lanes,
-                   uint8_t* entry) {
+                   uint8_t* entry, Unchecked&) {
   constexpr size_t kGroup = kRounds * kLanes;
   // Copies, because a store to `entry` could otherwise be one to these.
   std::array<uint32_t, kWideLanes> states = lanes.states;
@@ -78,25 +79,29 @@ bool decode_scalar(const TableSet& tables, const uint8_t* index, size_t groups, 
   return word <= lanes.words_end;
 }
 
-// Raw bits are read as if they were there, and counted once per block.
+// Raw bits are read as if they were there, and counted once per block: eight symbols have less than 57.
 inline size_t join_scalar(const TableSet& tables, const uint8_t* index, const uint8_t* entry, size_t count,
                           BitReader& raw, int16_t* symbols) {
   if (!tables.is_compact()) return 0;
+  constexpr size_t kWindow = 8;
   size_t done = 0;
   for (; done + kBlock <= count; done += kBlock) {
     uint64_t position = raw.position();
-    bool escape = false;
-    for (size_t i = done; i < done + kBlock; ++i) {
-      const TableInfo& info = tables.info(index[i]);
-      const uint32_t power = 1u << info.shift;
-      const auto number = static_cast<uint32_t>(raw.window(position)) & (power - 1);
-      const auto quotient = static_cast<uint32_t>(info.offset + entry[i]);
-      symbols[i] = static_cast<int16_t>((quotient << info.shift) + number - (power >> 1));
-      position += info.shift;
-      escape |= entry[i] == kEscapeMark;
+    uint32_t escape = 0;
+    for (size_t first = done; first < done + kBlock; first += kWindow) {
+      uint64_t bits = raw.window(position);
+      for (size_t i = first; i < first + kWindow; ++i) {
+        const JoinInfo info = tables.join_info(index[i]);
+        const auto number = static_cast<uint32_t>(bits) & info.raw_mask;
+        symbols[i] = static_cast<int16_t>((uint32_t{entry[i]} << info.shift) + number + info.base);
+        bits >>= info.shift;
+        position += info.shift;
+        escape |= entry[i] + 1u;
+      }
     }
-    if (escape || !raw.has(position - raw.position())) break;
-    raw.skip(position - raw.position());
+    const uint64_t taken = position - raw.position();
+    if ((escape & (kEscapeMark + 1)) != 0 || !raw.has(taken)) break;
+    raw.skip(taken);
   }
   return done;
 }
@@ -105,29 +110,29 @@ inline size_t join_scalar(const TableSet& tables, const uint8_t* index, const ui
 template <int kLanes, bool kWhole>
 inline void encode_group_scalar(const TableSet& tables, const uint8_t* index, const uint8_t* entry,
                                 size_t count, std::array<uint32_t, kWideLanes>& states, uint16_t*& words) {
-  const uint64_t* encode = tables.encode_table();
-  const uint16_t* slots = tables.slot_table();
+  const EncodeEntry* entries = tables.encode_tables().entries();
+  const Cell* cells = tables.encode_tables().cells();
   uint16_t* word = words;
   for (int round = kRounds; round-- > 0;) {
     for (int lane = kLanes; lane-- > 0;) {
       const size_t i = static_cast<size_t>(kRounds * lane + round);
       if (!kWhole && i >= count) continue;
-      const uint64_t e = encode[static_cast<size_t>(index[i]) * kMaxEntries + entry[i]];
-      const auto fields = static_cast<uint32_t>(e >> 32);
-      const uint32_t frequency_less_1 = fields & (kProbabilityOne - 1);
+      const EncodeEntry& e = entries[static_cast<size_t>(index[i]) * kMaxEntries + entry[i]];
       uint32_t state = states[lane];
-      // From frequency << 17 on, a word goes out first; both sides of the comparison are below 2^31.
-      const uint32_t limit = frequency_less_1 << 17 | 0x1ffff;
+      // From frequency << 17 on, a word goes out first; the difference of the two is taken below 2^31.
+      const uint32_t limit = (uint32_t{e.frequency} << 17) - 1;
       const auto full = static_cast<uint32_t>(static_cast<int32_t>(limit - state) >> 31);
       word[-1] = static_cast<uint16_t>(state);
       word -= 1 & full;
       state >>= kWordBits & full;
-      const uint32_t product =
-          static_cast<uint32_t>((static_cast<uint64_t>(state) * static_cast<uint32_t>(e)) >> 32);
-      const uint32_t quotient = (product >> ((fields >> 14) & 15)) + (frequency_less_1 == 0);
-      const uint32_t rank = (fields >> 18) + state - quotient * frequency_less_1 - quotient;
-      states[lane] =
-          (quotient << kProbabilityBits) + slots[static_cast<size_t>(index[i]) * kProbabilityOne + rank];
+      const auto quotient = static_cast<uint32_t>((uint64_t{state} * e.reciprocal) >> (31 + e.shift));
+      const uint32_t rank = state - quotient * e.frequency;
+      const Cell cell = cells[e.first_cell + std::min<uint32_t>(rank >> e.cell_shift, e.last_cell)];
+      // Which of the two runs is as good as random, too.
+      const auto last = static_cast<uint32_t>(cell) >> 16;
+      const auto second = static_cast<uint32_t>(static_cast<int32_t>(last - rank) >> 31);
+      const auto delta = static_cast<uint32_t>(cell >> (32 & second));
+      states[lane] = quotient << kProbabilityBits | ((rank + delta) & (kProbabilityOne - 1));
     }
   }
   words = word;

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "common/rans_encode_tables.hpp"
 #include "common/rans_format.hpp"
 
 namespace aicr {
@@ -37,15 +38,6 @@ constexpr int kBucketBits = 8;
 constexpr uint32_t kBucketSlots = 1u << kBucketBits;
 constexpr int kSecondEntry = 20;  // by how much the second entry's fields lie further left
 
-// An encoder's table: how one entry is coded. x / frequency is mulhi(x, reciprocal) >> shift, exact for
-// x < 2^31 by Granlund and Montgomery: reciprocal = ceil(2^(31 + ceil(log2 f)) / f). For f = 1 that does not
-// fit 32 bits; 2^32 - 1 gives x - 1 for every x > 0, to which whoever divides adds 1.
-//
-//   bits   0 .. 31  reciprocal
-//         32 .. 45  frequency - 1
-//         46 .. 49  shift
-//         50 .. 63  sum of the frequencies of the entries before
-
 // What turns a table entry into a symbol and back. The defaults are those of a skip table, whose only entry,
 // 0, is no escape and stands for the symbol 0.
 struct TableInfo {
@@ -55,11 +47,21 @@ struct TableInfo {
   bool skip = true;
 };
 
-// The same, byte by byte, for look-ups inside registers.
+// The same, byte by byte, for look-ups inside registers. Shifts are at most kCompactShift there, so that the
+// raw bits of eight symbols are less than 57.
+constexpr int kCompactShift = 7;
 struct CompactInfo {
   alignas(64) std::array<int8_t, kMaxTables> offset{};
   alignas(64) std::array<uint8_t, kMaxTables> regular{};
   alignas(64) std::array<uint8_t, kMaxTables> shift{};
+  alignas(64) std::array<uint8_t, kMaxTables> raw_mask{};  // 2^shift - 1
+};
+
+// And as a symbol is made by one who takes them one by one: (entry << shift) + raw bits + base.
+struct JoinInfo {
+  int16_t base = 0;
+  uint8_t shift = 0;
+  uint8_t raw_mask = 0;
 };
 
 class TableSet {
@@ -95,21 +97,17 @@ class TableSet {
   const uint64_t* decode_table() const { return decode_.data(); }  // [256][64]
   bool first_is_skip() const { return info_[0].skip; }
 
-  // Whether every regular entry of every table is an 8-bit quotient and a 16-bit symbol, whatever its raw
-  // bits; only then is compact() filled in, and only escapes can lead out of 16 bits.
+  // Whether every regular entry of every table is an 8-bit quotient and a 16-bit symbol, whatever its at most
+  // kCompactShift raw bits; only then are the next two filled in, and only escapes can lead out of 16 bits.
   bool is_compact() const { return compact_; }
   const CompactInfo& compact() const { return compact_info_; }
+  JoinInfo join_info(uint8_t table) const { return join_info_[table]; }
 
-  // The encoder's tables take 33 KiB per frequency table; a decoder never builds them. Safe from several
-  // threads.
+  // A decoder never builds the tables of the encoder. Safe from several threads.
   void prepare_for_encoding() const {
     std::call_once(encode_once_, [this] { build_encode_tables(); });
   }
-  const uint64_t* encode_table() const {
-    return encode_.data();
-  }  // [tables][64]; the escape is at kEscapeMark
-  // [tables][2^14]: the slot of each rank, where ranks count through all entries of a table.
-  const uint16_t* slot_table() const { return slots_.data(); }
+  const EncodeTables& encode_tables() const { return encode_; }
 
  private:
   void add_table(size_t t, const int32_t* row, size_t width, int32_t size, int32_t offset, uint8_t shift) {
@@ -187,53 +185,39 @@ class TableSet {
       const TableInfo& info = info_[t];
       const int32_t last = info.offset + info.regular - 1, half = (1 << info.shift) >> 1;
       if (info.offset < -128 || last > 127 || info.offset * (1 << info.shift) - half < -32768 ||
-          (last + 1) * (1 << info.shift) - half - 1 > 32767) {
+          (last + 1) * (1 << info.shift) - half - 1 > 32767 || info.shift > kCompactShift) {
         return;
       }
       compact_info_.offset[t] = static_cast<int8_t>(info.offset);
       compact_info_.regular[t] = info.regular;
       compact_info_.shift[t] = info.shift;
+      compact_info_.raw_mask[t] = static_cast<uint8_t>((1 << info.shift) - 1);
+      join_info_[t] = {static_cast<int16_t>(info.offset * (1 << info.shift) - half), info.shift,
+                       compact_info_.raw_mask[t]};
     }
     compact_ = true;
   }
 
+  // Inverts the decoder's table: the slots of its buckets, as runs of the entries they belong to.
   void build_encode_tables() const {
-    encode_.assign(tables_ * kMaxEntries, 0);
-    slots_.assign(tables_ * kProbabilityOne, 0);
+    encode_.reserve(tables_);
     for (size_t t = 0; t < tables_; ++t) {
-      std::array<uint32_t, kMaxEntries> first_ranks{};
-      uint32_t first_rank = 0;
-      const std::vector<uint32_t> row = row_of(t);
-      for (size_t k = 0; k < row.size(); ++k) {
-        first_ranks[number_of(t, k)] = first_rank;
-        encode_[t * kMaxEntries + number_of(t, k)] = make_encode_entry(row[k], first_rank);
-        first_rank += row[k];
+      std::array<std::vector<EncodeTables::Run>, kMaxEntries> runs;
+      const auto add_run = [&](uint32_t number, uint32_t rank, uint32_t slot) {
+        const uint32_t delta = (slot - rank) & (kProbabilityOne - 1);
+        if (runs[number].empty() || runs[number].back().delta != delta) runs[number].push_back({rank, delta});
+      };
+      for (uint32_t b = 0; b < kBuckets; ++b) {
+        const uint64_t bucket = decode_[t * kBuckets + b];
+        const uint32_t threshold = bucket & (kBucketSlots - 1), slot = b << kBucketBits;
+        const uint32_t first_frequency = ((bucket >> 8) & (kProbabilityOne - 1)) + 1;
+        const auto second_bias = static_cast<uint32_t>(static_cast<int64_t>(bucket) >> 48);
+        if (threshold > 0) add_run((bucket >> 22) & (kMaxEntries - 1), first_frequency - threshold, slot);
+        add_run((bucket >> (kSecondEntry + 22)) & (kMaxEntries - 1), threshold + second_bias + 1,
+                slot + threshold);
       }
-      build_slots(t, first_ranks);
-    }
-  }
-
-  static uint64_t make_encode_entry(uint32_t frequency, uint32_t first_rank) {
-    uint64_t reciprocal = ~0u, shift = 0;
-    if (frequency > 1) {
-      int log2_up = 1;
-      while ((1u << log2_up) < frequency) ++log2_up;
-      reciprocal = ((uint64_t{1} << (31 + log2_up)) + frequency - 1) / frequency;
-      shift = static_cast<uint64_t>(log2_up - 1);
-    }
-    return reciprocal | uint64_t{frequency - 1} << 32 | shift << 46 | uint64_t{first_rank} << 50;
-  }
-
-  // Inverts the decoder's table: for every slot, its entry and rank as the decoder finds them.
-  void build_slots(size_t t, const std::array<uint32_t, kMaxEntries>& first_ranks) const {
-    for (uint32_t slot = 0; slot < kProbabilityOne; ++slot) {
-      const uint64_t bucket = decode_[t * kBuckets + (slot >> kBucketBits)];
-      const uint32_t within = slot & (kBucketSlots - 1), threshold = bucket & (kBucketSlots - 1);
-      const bool second = within >= threshold;
-      const uint32_t number = (bucket >> (second ? kSecondEntry + 22 : 22)) & (kMaxEntries - 1);
-      const uint32_t rank = second ? within + 1 + static_cast<uint32_t>(static_cast<int64_t>(bucket) >> 48)
-                                   : within + 1 + ((bucket >> 8) & (kProbabilityOne - 1)) - threshold;
-      slots_[t * kProbabilityOne + first_ranks[number] + rank] = static_cast<uint16_t>(slot);
+      const std::vector<uint32_t> row = row_of(t);
+      for (size_t k = 0; k < row.size(); ++k) encode_.add(t, number_of(t, k), row[k], runs[number_of(t, k)]);
     }
   }
 
@@ -241,12 +225,12 @@ class TableSet {
   std::array<TableInfo, kMaxTables> info_{};
   bool compact_ = false;
   CompactInfo compact_info_;
+  std::array<JoinInfo, kMaxTables> join_info_{};
   std::vector<int32_t> frequencies_;  // [tables][64]
   std::vector<uint64_t> decode_;
 
   mutable std::once_flag encode_once_;
-  mutable std::vector<uint64_t> encode_;
-  mutable std::vector<uint16_t> slots_;
+  mutable EncodeTables encode_;
 };
 
 }  // namespace aicr
