@@ -1,8 +1,8 @@
 """What tone fields make of each kind of damage: ``python -m benchmarks.tone_field PHOTOGRAPHS WEIGHTS [WEIGHTS ...]``.
 
 PSNR of the means over 16 x 16 pixels against those of the clean picture, before the tone field and after those of
-the weights (names or files), on crops of the photographs that training keeps out when ``validation`` is COUNT: mean, and
-the tenth part of the pictures that it is least good for. A clean picture should stay as it is.
+the weights (names or files), on crops of the photographs that training keeps out when ``validation`` is COUNT:
+mean, and the tenth part of the pictures that it is least good for. A clean picture should stay as it is.
 """
 
 from __future__ import annotations
