@@ -6,23 +6,24 @@ IMAGE     ?= samples/kodim23.png
 QUALITY   ?= 32
 OUT       ?= demo_output
 ARGS      ?=
+MINUTES   ?= 1
 # AUTO builds the CUDA library where nvcc is found, ON insists on it, OFF leaves it out.
 AICR_CUDA ?= AUTO
 
 BIN       := $(VENV)/bin
 BUILT     := $(VENV)/.stamp-build-$(AICR_CUDA)
 BUILD_LOG := build/build.log
-NATIVE    := $(shell find csrc cmake -type f 2>/dev/null) CMakeLists.txt pyproject.toml
+NATIVE    := $(shell find csrc cmake -path csrc/fuzz -prune -o -type f -print 2>/dev/null) CMakeLists.txt pyproject.toml
 CXX_FILES  = find csrc benchmarks -name '*.cpp' -o -name '*.hpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh'
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench gpu lint format clean distclean
+.PHONY: help setup build demo test fuzz bench gpu lint format clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) AICR_CUDA=$(AICR_CUDA) IMAGE=$(IMAGE) QUALITY=$(QUALITY) ARGS=..."
+	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) AICR_CUDA=$(AICR_CUDA) IMAGE=$(IMAGE) QUALITY=$(QUALITY) MINUTES=$(MINUTES) ARGS=..."
 
 setup: $(VENV)/.stamp-packages ## create the virtual environment with the tested versions of everything
 
@@ -33,6 +34,9 @@ demo: $(BUILT) ## compress and decode one photograph: IMAGE=path QUALITY=0..63 O
 
 test: $(BUILT) ## run all tests; ARGS="-k name" goes to pytest
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(BUILT) ## run each fuzz target (clang, libFuzzer) for MINUTES=n; fails if one finds something
+	PYTHON=$(BIN)/python csrc/fuzz/run.sh $(MINUTES)
 
 bench: $(BUILT) ## run the benchmarks; ARGS goes to them
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from aicr_ext.codec import container
+from aicr_ext.codec.checkpoint import shipped_models
 from aicr_ext.codec.codec import Codec, as_bytes
+from aicr_ext.errors import ModelMismatchError
 
 __all__ = ["compress", "decompress"]
 
@@ -90,5 +92,9 @@ def decompress(
     if isinstance(data, (list, tuple)):
         return [decompress(one, device=device, max_pixels=max_pixels, model=model) for one in data]
     header, _ = container.unpack(as_bytes(data), max_pixels)
+    if model is None and header.model not in shipped_models():
+        raise ModelMismatchError(
+            f"the file was made with weights of {header.model}, which are not in this package; name their file (model)"
+        )
     name = header.model if model is None else model
     return _codec(name, device or "cpu").decompress(data, max_pixels=max_pixels)

@@ -306,6 +306,29 @@ def test_interrupt_keeps_finished_files_only(
     assert capsys.readouterr().err.splitlines()[-1] == "aicr: interrupted"
 
 
+def test_a_kill_leaves_no_file_of_the_final_name(here: Path) -> None:
+    """SIGKILL between the last byte and the new name, the latest moment at which something could be half done."""
+    program = (
+        "import os, time\n"
+        "from aicr_ext import cli\n"
+        "def stop(*names):\n"
+        "    print('about to rename', flush=True)\n"
+        "    time.sleep(600)\n"
+        "os.replace = stop\n"
+        "cli.main(['compress', 'photo.png', 'small.aicr', '--threads', '1'])\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout.readline() == "about to rename\n"
+        finally:
+            child.kill()
+    left = [name for name in names(here) if name != "photo.png"]
+    assert len(left) == 1
+    assert left[0].startswith(".aicr-")
+    assert left[0].endswith(".part")
+    assert aicr("compress", "photo.png", "small.aicr") == OK  # what is left is in nobody's way
+
+
 def test_debug_shows_the_traceback(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("bad.png").write_text("x")
     assert aicr("compress", "bad.png", "--debug") == FAILED

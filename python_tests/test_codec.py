@@ -273,6 +273,13 @@ def test_other_weights_are_named(tmp_path):
         aicr_ext.Codec(untrained("aicr-s")).decompress(data)
 
 
+def test_a_model_without_shipped_weights_is_a_mismatch():
+    """A file chooses its model, so this is an error of the file, as it is for a number that names no model."""
+    data = container.pack(container.Header("aicr-l", b"abcd", 3, 8, 8), b"")
+    with pytest.raises(errors.ModelMismatchError, match="weights of aicr-l, which are not in this package"):
+        aicr_ext.decompress(data)
+
+
 @pytest.mark.parametrize("name", ["aicr-s", "aicr-l"])
 def test_the_published_networks_round_trip_untrained(name):
     """No weights are shipped for them yet; the path through quantiser steps and wide latents must work all the same."""

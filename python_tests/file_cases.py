@@ -1,0 +1,105 @@
+"""Files of a tiny network for tests that damage them, and what must hold for every one that is damaged."""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+from training import TINY
+
+import aicr_ext
+from aicr_ext.codec.checkpoint import export_weights, untrained
+from aicr_ext.codec.container import pack, unpack
+from aicr_ext.errors import BitstreamError
+from aicr_ext.model.config import CONFIGS
+
+MAX_PIXELS = 1 << 16
+#: By how much one call may raise the most memory that the process ever held, in KiB.
+_MORE = 64 << 10
+
+
+def with_crc(body: bytes) -> bytes:
+    """A file whose checksum is right, whatever its header says."""
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def peak_memory() -> int:
+    """The most memory that the process ever held, in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+class Files:
+    """Files of pictures of several sizes, and how they decode.
+
+    Attributes:
+        pictures: of each file's bytes, the picture they decode to.
+    """
+
+    def __init__(self, weights: Path) -> None:
+        export_weights(weights, untrained(TINY, seed=3), {})
+        self.decompress: Callable[[bytes], torch.Tensor] = partial(
+            aicr_ext.decompress, model=weights, max_pixels=MAX_PIXELS
+        )
+        self.pictures: dict[bytes, torch.Tensor] = {}
+        draw = torch.Generator().manual_seed(1)
+        for (width, height), quality in (((1, 1), 0), ((20, 12), 63), ((40, 70), 32), ((200, 129), 5)):
+            picture = torch.rand(3, -(-height // 8), -(-width // 8), generator=draw)
+            picture = picture.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :height, :width]
+            data = aicr_ext.compress(picture, quality=quality, model=weights)
+            self.pictures[data] = self.decompress(data)
+        self._latents = {(unpack(data)[1].tobytes(), self._grid(data)) for data in self.pictures}
+
+    @staticmethod
+    def _grid(data: bytes) -> tuple[int, int]:
+        header, _ = unpack(data)
+        return -(-header.height // 16), -(-header.width // 16)
+
+    def check(self, data: bytes) -> str:
+        """Decodes any bytes and says how it ended.
+
+        An error is a ``BitstreamError``. Bytes that decode are one of the files, or one whose size or quality
+        somebody has changed together with the checksum. No call takes much memory.
+        """
+        before = peak_memory()
+        try:
+            aicr_ext.read_info(data)
+            readable = True
+        except BitstreamError:
+            readable = False
+        try:
+            picture = self.decompress(data)
+        except BitstreamError as error:
+            outcome = type(error).__name__
+        else:
+            assert readable, "a file decodes that read_info refuses"
+            outcome = self._check_picture(data, picture)
+        more = peak_memory() - before
+        assert more <= _MORE, f"{len(data)} bytes took {more} KiB of memory"
+        return outcome
+
+    def _check_picture(self, data: bytes, picture: torch.Tensor) -> str:
+        if data in self.pictures:
+            assert torch.equal(picture, self.pictures[data]), "a file decodes to another picture"
+            return "decoded"
+        header, payload = unpack(data)
+        assert pack(header, payload) == data, "a file has two spellings"
+        assert (payload.tobytes(), self._grid(data)) in self._latents, "changed latents decode"
+        assert picture.shape == (3, header.height, header.width), "a picture has another size than its file says"
+        return "forged"
+
+
+@contextmanager
+def tiny_files() -> Iterator[Files]:
+    """``Files``, with the tiny network among the models the package knows."""
+    with tempfile.TemporaryDirectory() as folder:
+        CONFIGS[TINY.name] = TINY
+        try:
+            yield Files(Path(folder) / "tiny.safetensors")
+        finally:
+            del CONFIGS[TINY.name]
