@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,16 +99,13 @@ def test_strips_give_the_same_bits(model, monkeypatch):
 
 
 @pytest.mark.parametrize("isa", ["scalar", "avx2"])
-def test_other_instruction_sets_make_and_read_the_same_file(isa, tmp_path):
+def test_other_instruction_sets_read_the_same_file(isa, tmp_path):
     """In a process whose own kernels and matrix library are limited."""
     picture = smooth(90, 70)
     picture.save(tmp_path / "x.png")
     data = aicr_ext.compress(read_image(tmp_path / "x.png"), quality=45)
     (tmp_path / "x.aicr").write_bytes(data)
-    code = (
-        "import sys, pathlib, aicr_ext, torch; from aicr_ext.codec.codec import Codec\n"
-        "data = pathlib.Path(sys.argv[1]).read_bytes(); aicr_ext.decompress(data)"
-    )
+    code = "import sys, pathlib, aicr_ext; aicr_ext.decompress(pathlib.Path(sys.argv[1]).read_bytes())"
     limits = {"AICR_ISA": isa, "ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
     command = [sys.executable, "-c", code, str(tmp_path / "x.aicr")]
     subprocess.run(command, env={**os.environ, **limits}, check=True)
@@ -177,7 +175,6 @@ def test_exponents_leave_room():
     assert exponent_for(3.0) == 11  # 12 * 2**11 < 32767 < 12 * 2**12
     assert exponent_for(0.0) == 12
     assert exponent_for(1e9) == 0
-    assert exponent_for(1.0, highest=8) == 8
 
 
 def test_calibration_measures_ranges():
@@ -221,7 +218,7 @@ def test_export_proves_that_weights_fit(tmp_path):
 
 def test_integers_cost_next_to_nothing():
     codec = aicr_ext.Codec("aicr-t")
-    picture = read_image("samples/" + sorted(p for p in os.listdir("samples") if p.endswith(".png"))[0])
+    picture = read_image(Path(__file__).parents[1] / "samples" / "kodim23.png")
     for quality in (0, 32, 63):
         bits = 8 * (len(codec.compress(picture, quality=quality)) - 80)  # of header, checksums and states
         assert bits < 1.005 * codec.estimate_bits(picture, quality=quality)

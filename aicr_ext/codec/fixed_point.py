@@ -27,6 +27,7 @@ __all__ = [
     "depthwise",
     "exponent_for",
     "linear",
+    "per_channel",
     "power_of_two",
     "scale_level",
 ]
@@ -39,6 +40,7 @@ LOG_EXPONENT = 11
 ASINH_EXPONENT = 11
 
 _INT32 = 2**31
+_HIGHEST = 12
 _SLOPE_ONE = 1 << 15
 _LEVEL_SHIFT = 22
 
@@ -47,11 +49,11 @@ _LOG_SCALE_MIN = round(-2.2072749131897207 * 2**LOG_EXPONENT)
 _LEVELS_PER_UNIT = round(19.949237839971456 * 2 ** (_LEVEL_SHIFT - LOG_EXPONENT))
 
 
-def exponent_for(largest: float, highest: int = 12) -> int:
-    """The exponent, 0 to ``highest``, under which numbers four times the largest one seen still fit."""
+def exponent_for(largest: float) -> int:
+    """The exponent, 0 to 12, under which numbers four times the largest one seen still fit."""
     if not largest > 0:
-        return highest
-    return max(0, min(highest, math.floor(math.log2(LIMIT / (4 * largest)))))
+        return _HIGHEST
+    return max(0, min(_HIGHEST, math.floor(math.log2(LIMIT / (4 * largest)))))
 
 
 @dataclass
@@ -108,11 +110,11 @@ def linear(
     """
     if weight.shape[1] % 2:
         raise ValueError(f"{name}: integer products take inputs in pairs, got {weight.shape[1]}")
-    out = _vector(outputs, weight.shape[0])
-    whole, grid_bias, shift = _on_grid(name, weight, bias, _vector(inputs, weight.shape[1]), out)
+    out = per_channel(outputs, weight.shape[0])
+    whole, grid_bias, shift = _on_grid(name, weight, bias, per_channel(inputs, weight.shape[1]), out)
     pairs = whole.T.unflatten(0, (-1, 2)).transpose(1, 2)
-    slopes = torch.round(_vector(slope, len(out)).double() * _SLOPE_ONE)
-    aligned = torch.zeros_like(out) if residual is None else _vector(residual, len(out)) - out
+    slopes = torch.round(per_channel(slope, len(out)).double() * _SLOPE_ONE)
+    aligned = torch.zeros_like(out) if residual is None else per_channel(residual, len(out)) - out
     if not aligned.abs().max() <= 15:
         raise ValueError(f"{name}: exponents of the residual and of the sum differ by more than 15")
     return Linear(_int16(pairs), _int32(grid_bias), _int32(shift), _int32(slopes), _int32(aligned))
@@ -122,8 +124,8 @@ def depthwise(name: str, module: nn.Conv2d, inputs: int, outputs: int) -> Depthw
     """The integers of a depthwise 3x3 convolution; errors as of :func:`linear`."""
     channels = len(module.weight)
     flat = module.weight.flatten(1)
-    out = _vector(outputs, channels)
-    whole, bias, shift = _on_grid(name, flat, module.bias, _vector(inputs, flat.shape[1]), out)
+    out = per_channel(outputs, channels)
+    whole, bias, shift = _on_grid(name, flat, module.bias, per_channel(inputs, flat.shape[1]), out)
     return Depthwise(_int16(whole.T), _int32(bias), _int32(shift))
 
 
@@ -152,7 +154,8 @@ def _on_grid(name: str, weight: Tensor, bias: Tensor, inputs: Tensor, outputs: T
     return whole, whole_bias, exponent - outputs
 
 
-def _vector(value: Tensor | float, size: int) -> Tensor:
+def per_channel(value: Tensor | float, size: int) -> Tensor:
+    """One number for all channels, or one for each, as (size,)."""
     value = torch.as_tensor(value)
     return value.expand(size) if value.dim() == 0 else value
 

@@ -20,6 +20,7 @@ from aicr_ext.codec.fixed_point import (
     asinh_table,
     depthwise,
     linear,
+    per_channel,
     scale_level,
 )
 from aicr_ext.model.aicr import AICR
@@ -155,7 +156,8 @@ def _depth_conv(name: str, block: DepthConv, x: Tensor | int, own: list) -> tupl
         leave = linear(f"{name}.conv_out", weight, bias, filtered, out, residual=x)
         return lambda t: leave(look(enter(t)), t), out
     # both convolutions as one, of both inputs side by side
-    inputs = torch.cat([torch.full((weight.shape[1],), filtered), _each(x, weight.shape[1]).cpu()]).to(weight.device)
+    width = weight.shape[1]
+    inputs = torch.cat([torch.full((width,), filtered), per_channel(x, width).cpu()]).to(weight.device)
     leave = linear(f"{name}.conv_out", torch.cat([weight, _matrix(block.skip)], 1), bias + block.skip.bias, inputs, out)
     return lambda t: leave(torch.cat([look(enter(t)), t], 2)), out
 
@@ -197,11 +199,6 @@ _BLOCKS = {
     FeedForwardGate: _feed_forward,
     ResidualUpsample: _upsample,
 }
-
-
-def _each(exponent: Tensor | int, channels: int) -> Tensor:
-    exponent = torch.as_tensor(exponent)
-    return exponent.expand(channels) if exponent.dim() == 0 else exponent
 
 
 def _pixel_shuffle(x: Tensor) -> Tensor:
