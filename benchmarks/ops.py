@@ -17,8 +17,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from aicr_ext.ops import decoupled_attention, gelu_gate, layer_norm2d
-from aicr_ext.ops.reference import decoupled_attention_reference, gelu_gate_reference, layer_norm2d_reference
+from aicr_ext.ops import decoupled_attention, gated_depthwise_conv3x3, gelu_gate, layer_norm2d
+from aicr_ext.ops.reference import (
+    decoupled_attention_reference,
+    gated_depthwise_conv3x3_reference,
+    gelu_gate_reference,
+    layer_norm2d_reference,
+)
 
 from .timing import circumstances, measure_together, print_table, write_csv
 
@@ -55,6 +60,12 @@ def layer_norm2d_case(shape: tuple[int, int, int, int]) -> Case:
     return Case("layer_norm2d", shape, layer_norm2d, layer_norm2d_reference, drawn(shape, (shape[1],)))
 
 
+def gated_depthwise_conv3x3_case(shape: tuple[int, int, int, int]) -> Case:
+    reference = partial(gated_depthwise_conv3x3_reference, bias=None, gelu=True)
+    arguments = drawn(shape, (shape[1], 1, 3, 3))
+    return Case("gated_depthwise_conv3x3", shape, gated_depthwise_conv3x3, reference, arguments)
+
+
 def gelu_gate_case(shape: tuple[int, int, int, int]) -> Case:
     return Case("gelu_gate", shape, gelu_gate, gelu_gate_reference, drawn(shape))
 
@@ -64,12 +75,13 @@ SHAPES = [(1, 64, 128, 192), (1, 128, 64, 96), (1, 192, 32, 48), (1, 32, 256, 38
 CASES = [
     *map(decoupled_attention_case, SHAPES),
     *map(layer_norm2d_case, SHAPES),
+    *(gated_depthwise_conv3x3_case((b, 4 * c, h, w)) for b, c, h, w in SHAPES),
     *(gelu_gate_case((b, 4 * c, h, w)) for b, c, h, w in SHAPES),
 ]
 
 
 def in_layout(args: tuple[Tensor, ...], layout: str) -> tuple[Tensor, ...]:
-    """Feature maps in a layout; weights, whose last axes are single, as they are."""
+    """Feature maps in a layout; weights, which have one input channel, as they are."""
     return tuple(a if a.dim() < 4 or a.shape[1] == 1 else a.contiguous(memory_format=LAYOUTS[layout]) for a in args)
 
 

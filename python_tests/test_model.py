@@ -39,7 +39,7 @@ def convolution_macs(name: str, side: int = 256) -> int:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(x, torch.tensor([32]))
     flops = {str(kind): n for kind, n in counter.get_flop_counts()["Global"].items()}
-    kinds = ("aten.convolution", "aicr_ext.decoupled_attention")
+    kinds = ("aten.convolution", "aicr_ext.decoupled_attention", "aicr_ext.gated_depthwise_conv3x3")
     return sum(flops.get(kind, 0) for kind in kinds) // 2 + projections
 
 

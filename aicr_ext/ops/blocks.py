@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aicr_ext.ops.decoupled_attention import decoupled_attention
-from aicr_ext.ops.gelu_gate import gelu_gate
+from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
 from aicr_ext.ops.layer_norm2d import layer_norm2d
 
 __all__ = ["channel_attention", "gated_feed_forward", "spatial_attention"]
@@ -167,7 +167,6 @@ def gated_feed_forward(
 
     def branch(block: Tensor, keep: slice) -> Tensor:
         t = F.conv2d(layer_norm2d(block, norm, eps), project_in)
-        t = F.conv2d(t, dwconv, padding=1, groups=t.shape[1])[:, :, keep]
-        return F.conv2d(gelu_gate(t), project_out)
+        return F.conv2d(gated_depthwise_conv3x3(t, dwconv)[:, :, keep], project_out)
 
     return over_strips(x, project_in.shape[0], 1, branch)

@@ -15,6 +15,8 @@ from torch import Tensor
 __all__ = [
     "decoupled_attention_backward_reference",
     "decoupled_attention_reference",
+    "gated_depthwise_conv3x3_backward_reference",
+    "gated_depthwise_conv3x3_reference",
     "gelu_gate_backward_reference",
     "gelu_gate_reference",
     "layer_norm2d_backward_reference",
@@ -83,6 +85,36 @@ def decoupled_attention_backward_reference(
         grad_row.to(weight_row.dtype) if grad_row is not None else None,
         grad_col.to(weight_col.dtype) if grad_col is not None else None,
     )
+
+
+def gated_depthwise_conv3x3_reference(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
+    """GELU(a) ⊙ b, or a ⊙ b, for the halves a and b of the depthwise convolution of (B, 2C, H, W), as
+    :func:`aicr_ext.ops.gated_depthwise_conv3x3.gated_depthwise_conv3x3`.
+
+    The weights are taken in the dtype of ``x``.
+    """
+    a, b = _depthwise_halves(x, weight, bias)
+    return (F.gelu(a) if gelu else a) * b
+
+
+def gated_depthwise_conv3x3_backward_reference(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of ``x``, ``weight`` and ``bias`` (empty without one): the convolution again, then the derivatives."""
+    a, b = _depthwise_halves(x, weight, bias)
+    up = torch.cat(
+        [torch.ops.aten.gelu_backward(grad * b, a) if gelu else grad * b, grad * (F.gelu(a) if gelu else a)], 1
+    )
+    sizes, needs = (None, False) if bias is None else ([len(bias)], True)
+    grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+        up, x, weight.to(x.dtype), sizes, [1, 1], [1, 1], [1, 1], False, [0, 0], x.shape[1], [True, True, needs]
+    )
+    return grad_x, grad_weight, grad_bias if needs else x.new_empty(0)
+
+
+def _depthwise_halves(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
+    bias = None if bias is None else bias.to(x.dtype)
+    return F.conv2d(x, weight.to(x.dtype), bias, padding=1, groups=x.shape[1]).chunk(2, 1)
 
 
 def gelu_gate_reference(x: Tensor) -> Tensor:

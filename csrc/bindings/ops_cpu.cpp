@@ -2,6 +2,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cpu/decoupled_attention.hpp"
+#include "cpu/gated_depthwise_conv3x3.hpp"
 #include "cpu/gelu_gate.hpp"
 #include "cpu/integer_ops.hpp"
 #include "cpu/layer_norm2d.hpp"
@@ -9,6 +10,8 @@
 STABLE_TORCH_LIBRARY_IMPL(aicr_ext, CPU, library) {
   library.impl("decoupled_attention", TORCH_BOX(&aicr::decoupled_attention_cpu));
   library.impl("decoupled_attention_backward", TORCH_BOX(&aicr::decoupled_attention_backward_cpu));
+  library.impl("gated_depthwise_conv3x3", TORCH_BOX(&aicr::gated_depthwise_conv3x3_cpu));
+  library.impl("gated_depthwise_conv3x3_backward", TORCH_BOX(&aicr::gated_depthwise_conv3x3_backward_cpu));
   library.impl("gelu_gate", TORCH_BOX(&aicr::gelu_gate_cpu));
   library.impl("gelu_gate_backward", TORCH_BOX(&aicr::gelu_gate_backward_cpu));
   library.impl("integer_asinh", TORCH_BOX(&aicr::integer_asinh_cpu));

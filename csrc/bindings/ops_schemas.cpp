@@ -9,6 +9,10 @@ STABLE_TORCH_LIBRARY(aicr_ext, library) {
       "decoupled_attention_backward(Tensor grad, Tensor attn, Tensor value, Tensor weight_row, Tensor "
       "weight_col)"
       " -> (Tensor, Tensor, Tensor, Tensor)");
+  library.def("gated_depthwise_conv3x3(Tensor x, Tensor weight, Tensor? bias, bool gelu) -> Tensor");
+  library.def(
+      "gated_depthwise_conv3x3_backward(Tensor grad, Tensor x, Tensor weight, Tensor? bias, bool gelu)"
+      " -> (Tensor, Tensor, Tensor)");
   library.def("gelu_gate(Tensor x) -> Tensor");
   library.def("gelu_gate_backward(Tensor grad, Tensor x) -> Tensor");
   library.def("integer_asinh(Tensor value, Tensor exponent, Tensor table) -> Tensor");

@@ -36,8 +36,8 @@ using torch::headeronly::Half;
 
 constexpr int64_t kStripValues = 4096;  // of one line: 20 lines of float take 330 KiB for K = 5
 
-DecoupledAttentionPlan plan_of(const DecoupledAttentionShape& shape) {
-  return {shape, kStripValues};
+PiecePlan plan_of(const DecoupledAttentionShape& shape) {
+  return {map_of(shape), kStripValues};
 }
 
 // The working memory of a piece, in lines. Columns beside the strip are kept where a convolution reads them:
@@ -123,9 +123,9 @@ AICR_INLINE void add_products(const Acc* __restrict__ up, const Acc* const* line
 }
 
 template <int K, bool kPlanar, typename T, typename Acc>
-AICR_INLINE void run_piece(const DecoupledAttentionPlan& plan, const DecoupledAttentionPiece& piece,
-                           const T* grad, const T* attn, const T* value, const Acc* weight_row,
-                           const Acc* weight_col, T* grad_attn, T* grad_value, Acc* part, Acc* memory) {
+AICR_INLINE void run_piece(const PiecePlan& plan, const Piece& piece, const T* grad, const T* attn,
+                           const T* value, const Acc* weight_row, const Acc* weight_col, T* grad_attn,
+                           T* grad_value, Acc* part, Acc* memory) {
   constexpr int64_t R = K / 2;
   const int64_t C = plan.channels, W = plan.width, H = plan.height;
   const int64_t left = piece.left, columns = piece.columns, values = columns * C;
@@ -188,10 +188,10 @@ template <int K, bool kPlanar, typename T, typename Acc>
 AICR_INLINE void run_pieces(const DecoupledAttentionShape& shape, const T* grad, const T* attn,
                             const T* value, const Acc* weight_row, const Acc* weight_col, T* grad_attn,
                             T* grad_value, Acc* parts, int64_t first, int64_t last, Acc* memory) {
-  const DecoupledAttentionPlan plan = plan_of(shape);
+  const PiecePlan plan = plan_of(shape);
   const int64_t picture_values = plan.channels * plan.height * plan.width;
   for (int64_t i = first; i < last; ++i) {
-    const DecoupledAttentionPiece piece = plan.piece(i);
+    const Piece piece = plan.piece(i);
     const int64_t weights = kPlanar ? piece.picture % shape.channels * K : 0;
     const int64_t at = piece.picture * picture_values;
     run_piece<K, kPlanar>(plan, piece, grad + at, attn + at, value + at, weight_row + weights,
@@ -257,7 +257,7 @@ template <typename T, typename Acc>
 void decoupled_attention_backward_run(const DecoupledAttentionShape& shape, const T* grad, const T* attn,
                                       const T* value, const Acc* weight_row, const Acc* weight_col,
                                       T* grad_attn, T* grad_value, Acc* parts, int64_t first, int64_t last) {
-  const DecoupledAttentionPlan plan = plan_of(shape);
+  const PiecePlan plan = plan_of(shape);
   const int64_t C = plan.channels, tile = shape.channels_last ? tile_values(C) : 1;
   std::vector<Acc> memory(memory_values<Acc>(shape, plan.strip, C, tile));
   const std::vector<Acc> row = loop_weights(shape, weight_row), col = loop_weights(shape, weight_col);

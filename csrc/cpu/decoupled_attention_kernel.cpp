@@ -26,8 +26,8 @@ using torch::headeronly::Half;
 
 constexpr int64_t kStripValues = 12288;  // of one line: K + 1 lines of float take 290 KiB for K = 5
 
-DecoupledAttentionPlan plan_of(const DecoupledAttentionShape& shape) {
-  return {shape, kStripValues};
+PiecePlan plan_of(const DecoupledAttentionShape& shape) {
+  return {map_of(shape), kStripValues};
 }
 
 // to[i] = GELU(sum over k of weight[k] * from[i + k * channels])
@@ -45,9 +45,8 @@ AICR_INLINE void convolve_row(const Acc* __restrict__ from, const Acc* __restric
 }
 
 template <int K, bool kPlanar, typename T, typename Acc>
-AICR_INLINE void run_piece(const DecoupledAttentionPlan& plan, const DecoupledAttentionPiece& piece,
-                           const T* attn, const T* value, const Acc* weight_row, const Acc* weight_col,
-                           T* out, Acc* scratch) {
+AICR_INLINE void run_piece(const PiecePlan& plan, const Piece& piece, const T* attn, const T* value,
+                           const Acc* weight_row, const Acc* weight_col, T* out, Acc* scratch) {
   constexpr int64_t R = K / 2;
   const int64_t C = plan.channels, W = plan.width, H = plan.height;
   const int64_t left = piece.left, columns = piece.columns, top = piece.top, bottom = piece.bottom;
@@ -83,10 +82,10 @@ template <int K, bool kPlanar, typename T, typename Acc>
 AICR_INLINE void run_pieces(const DecoupledAttentionShape& shape, const T* attn, const T* value,
                             const Acc* weight_row, const Acc* weight_col, T* out, int64_t first, int64_t last,
                             Acc* scratch) {
-  const DecoupledAttentionPlan plan = plan_of(shape);
+  const PiecePlan plan = plan_of(shape);
   const int64_t picture_values = plan.channels * plan.height * plan.width;
   for (int64_t i = first; i < last; ++i) {
-    const DecoupledAttentionPiece piece = plan.piece(i);
+    const Piece piece = plan.piece(i);
     const int64_t weights = kPlanar ? piece.picture % shape.channels * K : 0;
     const int64_t at = piece.picture * picture_values;
     run_piece<K, kPlanar>(plan, piece, attn + at, value + at, weight_row + weights, weight_col + weights,
@@ -132,7 +131,7 @@ template <typename T, typename Acc>
 void decoupled_attention_run(const DecoupledAttentionShape& shape, const T* attn, const T* value,
                              const Acc* weight_row, const Acc* weight_col, T* out, int64_t first,
                              int64_t last) {
-  const DecoupledAttentionPlan plan = plan_of(shape);
+  const PiecePlan plan = plan_of(shape);
   const int64_t K = shape.taps, C = plan.channels;
   std::vector<Acc> scratch((plan.strip + K - 1) * C + K * plan.strip * C);
   const std::vector<Acc> row = loop_weights(shape, weight_row), col = loop_weights(shape, weight_col);

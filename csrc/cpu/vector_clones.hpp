@@ -12,3 +12,4 @@
 // For the templates such a function is made of: only code inlined into a clone is compiled for its
 // instruction set.
 #define AICR_INLINE inline __attribute__((always_inline))
+#define AICR_INLINE_LAMBDA __attribute__((always_inline))
