@@ -222,6 +222,7 @@ def _info(args: argparse.Namespace) -> int:
             "weight_hash": _text(info.weight_hash),
             "quality": info.quality,
             "version": info.version,
+            "streams": info.streams,
             "total_bytes": info.total_bytes,
             "bpp": info.bpp,
             "sections": dict(info.sections),
@@ -230,9 +231,9 @@ def _info(args: argparse.Namespace) -> int:
         return OK
     print(f"file      {args.file}")
     print(f"size      {info.width} x {info.height}")
-    print(f"model     {info.model}, weights {_text(info.weight_hash)}")
+    print(f"model     {info.model}, weights and tables {_text(info.weight_hash)}")
     print(f"quality   {info.quality}")
-    print(f"format    version {info.version}")
+    print(f"format    version {info.version}, {info.streams} stream{'s' if info.streams > 1 else ''}")
     print(f"bytes     {info.total_bytes:,} ({info.bpp:.4f} bpp)")
     for name, size in info.sections.items():
         print(f"  {name:<12}{size:>10,}")

@@ -155,7 +155,7 @@ def _weights() -> list[dict[str, Any]]:
 
 
 def _weight_hash(name: str) -> str:
-    """The hash that files written with these weights carry, as ``aicr info`` prints it."""
+    """The hash of weights and tables that files written with them carry, as ``aicr info`` prints it."""
     import aicr_ext
 
     return aicr_ext.Codec(_PACKAGE / "weights" / name).weight_hash[:4].hex()

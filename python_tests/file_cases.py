@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from training import TINY
@@ -16,6 +17,7 @@ from training import TINY
 import aicr_ext
 from aicr_ext.codec.checkpoint import export_weights, untrained
 from aicr_ext.codec.container import pack, unpack
+from aicr_ext.codec.streams import STREAM_BYTES
 from aicr_ext.errors import BitstreamError
 from aicr_ext.model.config import CONFIGS
 
@@ -48,12 +50,15 @@ class Files:
         )
         self.pictures: dict[bytes, torch.Tensor] = {}
         draw = torch.Generator().manual_seed(1)
-        for (width, height), quality in (((1, 1), 0), ((20, 12), 63), ((40, 70), 32), ((200, 129), 5)):
+        sizes = (((1, 1), 0), ((20, 12), 63), ((40, 70), 32), ((200, 129), 5), ((72, 60), 63))
+        for (width, height), quality in sizes:
             picture = torch.rand(3, -(-height // 8), -(-width // 8), generator=draw)
             picture = picture.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :height, :width]
-            data = aicr_ext.compress(picture, quality=quality, model=weights)
+            # The last one in two or three streams.
+            with patch("aicr_ext.codec.streams.STREAM_BYTES", 40 if width == 72 else STREAM_BYTES):
+                data = aicr_ext.compress(picture, quality=quality, model=weights)
             self.pictures[data] = self.decompress(data)
-        self._payloads = {unpack(data)[1].tobytes() for data in self.pictures}
+        self._streams = [[stream.tobytes() for stream in unpack(data)[1]] for data in self.pictures]
 
     def check(self, data: bytes) -> str:
         """Decodes any bytes and says how it ended.
@@ -83,9 +88,9 @@ class Files:
         if data in self.pictures:
             assert torch.equal(picture, self.pictures[data]), "a file decodes to another picture"
             return "decoded"
-        header, payload = unpack(data)
-        assert pack(header, payload) == data, "a file has two spellings"
-        assert payload.tobytes() in self._payloads, "changed latents decode"
+        header, streams = unpack(data)
+        assert pack(header, streams) == data, "a file has two spellings"
+        assert [stream.tobytes() for stream in streams] in self._streams, "changed latents decode"
         assert picture.shape == (3, header.height, header.width), "a picture has another size than its file says"
         return "forged"
 

@@ -31,7 +31,8 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(1)
     folders = [Path(word) for word in argv[1:] if not word.startswith("-")]
     # In place; the import hook of atheris does not see the modules of an editable install.
-    for function in (container.read_info, container.unpack, container._read_varint, api.decompress, decode_latents):
+    parser = (container.read_info, container.unpack, container._split, container._read_varint)
+    for function in (*parser, api.decompress, decode_latents):
         atheris.instrument_func(function)
     with tiny_files() as files:
         originals = list(files.pictures)

@@ -33,14 +33,17 @@ MODELS = (
 SIZES = (
     *((w, h, q) for w, h in ((1, 1), (16, 16), (17, 33), (100, 60)) for q in (0, 31, 63)),
     (256, 192, 40),
+    (250, 180, 63),
 )
+#: Of files with several streams, about how many bytes each of these has: far less than the encoder gives them.
+CUT = {"250x180_63": 700}
 
 
 def decoded_latent(codec: Codec, data: bytes) -> Tensor:
     """The decoded y of a file, float32: exact numbers of symbols and means."""
-    header, payload = container.unpack(data, container.MAX_PIXELS)
+    header, streams = container.unpack(data, container.MAX_PIXELS)
     rows, cols = -(-header.height // 16), -(-header.width // 16)
-    return decode_latents(codec._priors, codec._hyper_tables, payload, rows, cols, codec.device)
+    return decode_latents(codec._priors, codec._hyper_tables, streams, rows, cols, codec.device)
 
 
 def thumbnail(picture: Tensor) -> Tensor:

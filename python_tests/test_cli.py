@@ -375,12 +375,13 @@ def test_info(here: Path, compressed: bytes, capsys: pytest.CaptureFixture[str])
     fields = json.loads(capsys.readouterr().out)
     assert (fields["width"], fields["height"], fields["model"], fields["quality"]) == (64, 48, "aicr-t", 32)
     assert fields["total_bytes"] == len(compressed)
+    assert (fields["version"], fields["streams"]) == (1, 1)
     assert fields["bpp"] == pytest.approx(8 * len(compressed) / (64 * 48))
     assert all(size >= 0 for size in fields["sections"].values())
     assert 0 < sum(fields["sections"].values()) <= len(compressed)
     assert aicr("info", "a.aicr") == OK
     text = capsys.readouterr().out
-    for part in ("64 x 48", "aicr-t", fields["weight_hash"], f"{len(compressed):,} ("):
+    for part in ("64 x 48", "aicr-t", fields["weight_hash"], "version 1, 1 stream\n", f"{len(compressed):,} ("):
         assert part in text
 
 

@@ -16,6 +16,7 @@ import aicr_ext
 from aicr_ext import errors
 from aicr_ext.codec import container
 from aicr_ext.codec.checkpoint import export_weights, untrained
+from aicr_ext.codec.rans import TableSet
 
 PHOTO = "samples/kodim23.png"
 
@@ -73,8 +74,8 @@ def test_real_bytes_are_within_half_a_percent_of_the_estimate(codec, photo):
     whole = photo.repeat(1, 3, 3)[:, :512, :768]
     for quality in (20, 60):
         with torch.inference_mode():
-            payload = codec._encode_latent(codec.latent(whole, quality))
-        assert len(payload) < 1.005 * codec.estimate_bits(whole, quality=quality) / 8 + 8
+            streams = codec._encode_latent(codec.latent(whole, quality))
+        assert sum(map(len, streams)) < 1.005 * codec.estimate_bits(whole, quality=quality) / 8 + 8
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (15, 16), (17, 33), (64, 64), (65, 129)])
@@ -246,13 +247,13 @@ def test_damage_is_an_error_never_a_picture():
 def test_damage_behind_a_right_checksum_is_still_an_error(codec):
     """The container's checksum repaired over a changed payload: the coder's own checks must see it."""
     data = codec.compress(tensor(), quality=30)
-    header, payload = container.unpack(data)
+    header, (stream,) = container.unpack(data)
     rng = np.random.default_rng(0)
     for _ in range(40):
-        changed = bytearray(payload)
+        changed = bytearray(stream)
         changed[rng.integers(len(changed))] ^= 1 << rng.integers(8)
         with pytest.raises(errors.BitstreamError):
-            codec.decompress(container.pack(header, bytes(changed)))
+            codec.decompress(container.pack(header, [bytes(changed)]))
 
 
 def test_max_pixels():
@@ -273,9 +274,22 @@ def test_other_weights_are_named(tmp_path):
         aicr_ext.Codec(untrained("aicr-s")).decompress(data)
 
 
+def test_the_identity_is_of_weights_and_tables(codec, monkeypatch):
+    data = codec.compress(tensor())
+    ours = aicr_ext.read_info(data).weight_hash
+    assert ours == codec.weight_hash[:4].hex()
+    other = TableSet([[8192, 8192]], [2], [0], [0])
+    monkeypatch.setattr("aicr_ext.codec.codec.gaussian_tables", lambda: other)
+    changed = aicr_ext.Codec(codec.model)
+    theirs = changed.weight_hash[:4].hex()
+    assert theirs != ours
+    with pytest.raises(errors.ModelMismatchError, match=f"needs model aicr-t .* {ours}; .* holds aicr-t .* {theirs}"):
+        changed.decompress(data)
+
+
 def test_a_model_without_shipped_weights_is_a_mismatch():
     """A file chooses its model, so this is an error of the file, as it is for a number that names no model."""
-    data = container.pack(container.Header("aicr-l", b"abcd", 3, 8, 8), b"")
+    data = container.pack(container.Header("aicr-l", b"abcd", 3, 8, 8), [b""])
     with pytest.raises(errors.ModelMismatchError, match="weights of aicr-l, which are not in this package"):
         aicr_ext.decompress(data)
 

@@ -7,10 +7,11 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from golden_models import FOLDER, MODELS, SIZES, decoded_latent, thumbnail
+from golden_models import CUT, FOLDER, MODELS, SIZES, decoded_latent, thumbnail
 
 from aicr_ext.codec.checkpoint import load_model
 from aicr_ext.codec.codec import Codec
+from aicr_ext.codec.container import read_info
 from aicr_ext.model.config import CONFIGS
 from aicr_ext.ops.kernels import plain_torch
 
@@ -39,6 +40,7 @@ def test_golden_files_decode(golden):
         assert picture.shape == (3, height, width)
         expected = torch.from_numpy(arrays[f"{name}_thumbnail"])
         torch.testing.assert_close(thumbnail(picture), expected, rtol=0, atol=1e-3)
+        assert (read_info(arrays[f"{name}_data"].tobytes()).streams > 1) == (name in CUT)
 
 
 def test_golden_files_are_worth_decoding(golden):
@@ -52,7 +54,8 @@ def test_golden_files_are_worth_decoding(golden):
 def test_plain_torch_decodes_them_too(golden):
     codec, arrays = golden
     with plain_torch():
-        assert same_symbols(codec, arrays, "100x60_31")
+        for name in ("100x60_31", *CUT):
+            assert same_symbols(codec, arrays, name), name
 
 
 def test_new_files_decode_to_the_same_symbols_with_and_without_kernels(golden):

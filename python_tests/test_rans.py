@@ -118,7 +118,7 @@ def test_segments(seed, sizes, lanes):
 
 def test_nothing_pushed():
     data = Encoder().finish()
-    assert len(data) == 8 + 4 * 8
+    assert len(data) == 3 + 4 * 8
     Decoder(data).finish()
     assert decode_reference(data, []) == []
 
@@ -130,14 +130,17 @@ def test_bytes_are_pinned():
     """A stream as docs/bitstream.md describes it, spelled out: format changes must show here."""
     tables = tables_of([[4096, 8192, 4000, 96], []], [-1, 0], [0, 0])
     data = encode((np.array([0, 1, -1, 0, 9], np.int16), np.array([0, 0, 0, 1, 0], np.uint8), tables))
+    crc = _native.require_C().crc32c(np.array([0, 1, -1, 0, 9], "<i2").tobytes())
+    assert crc == 0x3584961C
+    # What the encoder begins with. Lane 1 codes the escape, of frequency 96, in slots 0 to 95: 0xEB09 = 626 * 96 + 73
+    # becomes 626 * 2^14 + 73 = 0x9C8049.
+    assert [0x8000 + (crc >> shift & 0x7FFF) for shift in (0, 15, 30)] == [0x961C, 0xEB09, 0x8000]
     assert data.hex() == (
-        "08"
-        "00"
-        "00"
-        "01"
-        "1c968435"  # lanes, words, raw bytes, escape bytes, CRC-32C
-        "60ae1000"
-        "20405500" + "00800000" * 6 + "08"  # states; the escape of 9: 001 and 1, low bit first
+        "080000"  # lanes, words, raw bytes
+        + "5c261300"
+        + "49809c00"
+        + "00800000" * 6  # states
+        + "08"  # the escape of 9: 001 and 1, low bit first
     )
 
 
@@ -213,8 +216,10 @@ def test_every_truncation_and_extension_is_noticed(mixed, small):
     for end in range(len(data)):
         with pytest.raises(BitstreamError):
             decode(data[:end], (index, mixed))
-    with pytest.raises(TruncatedError):
-        Decoder(data + b"\0")
+    with pytest.raises(TruncatedError, match="goes on after"):
+        decode(data + b"\0", (index, mixed))
+    with pytest.raises(TruncatedError, match="goes on after"):
+        decode(encode() + b"\0")
 
 
 @given(data=st.binary(max_size=300), start=st.booleans())
@@ -222,7 +227,7 @@ def test_every_truncation_and_extension_is_noticed(mixed, small):
 def test_random_bytes(mixed, small, data, start):
     """Noise, alone or behind a plausible header, ends in a typed error."""
     if start:
-        data = small[0][: 8 + 4 * 8] + data
+        data = small[0][: 5 + 4 * 8] + data
     if data != small[0]:
         with pytest.raises(BitstreamError):
             decode(data, (small[2], mixed))
@@ -272,11 +277,29 @@ def test_wrong_tables_fail_the_checks(mixed):
         decode(data, (index + 2, mixed))
 
 
-def test_checksum_has_its_own_error(small, mixed):
-    data = bytearray(small[0])
-    data[5 if data[1] >= 128 else 4] ^= 1  # the checksum follows the lane count and three lengths
-    with pytest.raises(ChecksumError, match="CRC"):
-        decode(data, (small[2], mixed))
+def test_checksum_has_its_own_error():
+    """A raw bit changes a symbol but no state; a state changes its lane's way."""
+    tables, index = tables_of([[8192, 8192]], [0], [3]), np.zeros(64, np.uint8)
+    data = encode((np.arange(-4, 60).astype(np.int16) % 4, index, tables))
+    assert data[2] == 24  # bytes of raw bits, the last of the stream
+    for at, message in ((len(data) - 24, "CRC-32C"), (3 + 4 * 7, "does not end in a state")):
+        damaged = bytearray(data)
+        damaged[at] ^= 1
+        with pytest.raises(ChecksumError, match=message):
+            decode(damaged, (index, tables))
+
+
+def test_the_checksum_is_in_the_last_states():
+    """Of 32 bits all: streams of one symbol that differ in it end in other states of the first three lanes."""
+    tables, index = tables_of([[8192, 8192]], [0], [12]), np.zeros(1, np.uint8)
+    seen = set()
+    for value in range(-300, 300):
+        data = encode((np.array([value], np.int16), index, tables))
+        crc = _native.require_C().crc32c(np.array([value], "<i2").tobytes())
+        states = np.frombuffer(data[3:35], "<u4")
+        np.testing.assert_array_equal(states[1:] - 0x8000, [crc >> 15 & 0x7FFF, crc >> 30, 0, 0, 0, 0, 0])
+        seen |= set(states[2:3].tolist())
+    assert seen == {0x8000, 0x8001, 0x8002, 0x8003}
 
 
 @pytest.mark.parametrize(
@@ -286,14 +309,13 @@ def test_checksum_has_its_own_error(small, mixed):
         (b"\x08", TruncatedError),
         (b"\x00" * 40, FormatError),
         (b"\x10" + b"\x00" * 80, FormatError),
-        (b"\x08\x80\x00\x00\x00" + b"\x00" * 36, FormatError),  # a zero in two bytes
+        (b"\x08\x80\x00\x00" + b"\x00" * 36, FormatError),  # a zero in two bytes
         (b"\x08\xff\xff\xff\xff\xff\xff" + b"\x00" * 36, FormatError),  # an endless length
-        (b"\x08\x00\x00\x00" + b"\x00" * 36, FormatError),  # states below the range
-        (b"\x08\x00\x00\x00" + b"\x00" * 4 + b"\xff" * 32, FormatError),  # and above it
-        (
-            b"\x08\xff\xff\xff\xff\x7f\x00\x00" + b"\x00" * 4 + b"\x00\x80\x00\x00" * 8,
-            TruncatedError,
-        ),  # 2^36 bytes
+        (b"\x08\x00\x00" + b"\x00" * 32, FormatError),  # states below the range
+        (b"\x08\x00\x00" + b"\xff" * 32, FormatError),  # and above it
+        (b"\x08\xff\xff\xff\xff\x7f\x00" + b"\x00\x80\x00\x00" * 8, TruncatedError),  # 2^36 bytes
+        (b"\x08\x00\xff\xff\xff\xff\x7f" + b"\x00\x80\x00\x00" * 8, TruncatedError),
+        (b"\x08\x00\x01" + b"\x00\x80\x00\x00" * 8, TruncatedError),
     ],
 )
 def test_bad_headers(data, error):

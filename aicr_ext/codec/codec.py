@@ -14,6 +14,7 @@ from aicr_ext.codec import container
 from aicr_ext.codec.checkpoint import hyper_tables, load_model
 from aicr_ext.codec.latents import decode_latents, encode_latents
 from aicr_ext.codec.priors import IntegerPriors
+from aicr_ext.codec.tables import gaussian_tables
 from aicr_ext.errors import ModelMismatchError, first_line
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import QUALITIES
@@ -68,15 +69,15 @@ class Codec:
         """The picture of file bytes, or a list of pictures for a list; see :func:`aicr_ext.decompress`."""
         if isinstance(data, (list, tuple)):
             return [self.decompress(one, max_pixels=max_pixels) for one in data]
-        header, payload = container.unpack(as_bytes(data), max_pixels)
+        header, streams = container.unpack(as_bytes(data), max_pixels)
         expected = self.weight_hash[: len(header.weight_hash)]
         if header.model != self.name or header.weight_hash != expected:
             raise ModelMismatchError(
-                f"the file needs model {header.model} with weights {header.weight_hash.hex()}; "
-                f"this codec holds {self.name} with weights {expected.hex()}"
+                f"the file needs model {header.model} with weights and tables {header.weight_hash.hex()}; "
+                f"this codec holds {self.name} with weights and tables {expected.hex()}"
             )
         rows, cols = -(-header.height // 16), -(-header.width // 16)
-        y_hat = decode_latents(self._priors, self._hyper_tables, payload, rows, cols, self.device)
+        y_hat = decode_latents(self._priors, self._hyper_tables, streams, rows, cols, self.device)
         picture = self.model.synthesis(y_hat, torch.tensor([header.quality], device=self.device))
         return picture[0, :, : header.height, : header.width].clamp(0, 1).contiguous()
 
@@ -99,11 +100,11 @@ class Codec:
         return bits, output.picture[0, :, :height, :width]
 
     def _encode(self, picture: Tensor, quality: int) -> bytes:
-        payload = self._encode_latent(self.latent(picture, quality))
+        streams = self._encode_latent(self.latent(picture, quality))
         height, width = picture.shape[1:]
-        return container.pack(container.Header(self.name, self.weight_hash, quality, width, height), payload)
+        return container.pack(container.Header(self.name, self.weight_hash, quality, width, height), streams)
 
-    def _encode_latent(self, y: Tensor) -> bytes:
+    def _encode_latent(self, y: Tensor) -> list[bytes]:
         return encode_latents(self.model, self._priors, self._hyper_tables, y)
 
     def latent(self, picture: Tensor, quality: int) -> Tensor:
@@ -121,13 +122,18 @@ class Codec:
 
 
 def _hash(model: AICR) -> bytes:
-    """SHA-256 over names, shapes and values of a model's weights; float16 and float32 copies hash alike."""
+    """SHA-256 over names, shapes and values of a model's weights, and over the digest of the Gaussian tables: all the
+    numbers that decoding depends on.
+
+    Float16 and float32 copies hash alike.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         value = value.detach().cpu()
         value = value.float() if value.is_floating_point() else value.int()
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.contiguous().numpy())
+    digest.update(gaussian_tables().digest())
     return digest.digest()
 
 

@@ -7,6 +7,7 @@ is decoded, so damage is an error and never a wrong picture.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aicr_ext.errors import (
@@ -18,6 +19,7 @@ from aicr_ext.errors import (
     UnsupportedVersionError,
 )
 from aicr_ext.model.config import CONFIGS, QUALITIES
+from aicr_ext.ops.rans import MAX_STREAMS
 
 __all__ = ["MAX_PIXELS", "MAX_SIDE", "Header", "StreamInfo", "pack", "read_info", "unpack"]
 
@@ -29,12 +31,14 @@ MAX_SIDE = 1 << 20
 MAX_PIXELS = 1 << 27
 _WEIGHT_HASH = 4
 _CHECKSUM = 4
+#: Flag: the latents are several streams, with a table of their lengths.
+_SEVERAL = 1
 _SMALLEST = len(MAGIC) + 4 + _WEIGHT_HASH + 3 + _CHECKSUM
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says before its payload: model, first bytes of the weights' SHA-256, quality and size."""
+    """What a file says before its latents: model, first bytes of the SHA-256 of weights and tables, quality, size."""
 
     model: str
     weight_hash: bytes
@@ -49,8 +53,9 @@ class StreamInfo:
 
     Attributes:
         width, height: of the picture, in pixels.
-        model: name of the model; ``weight_hash``: first 8 hexadecimal digits of the SHA-256 of its weights.
-        quality: 0..63. ``version``: of the file format.
+        model: name of the model; ``weight_hash``: first 8 hexadecimal digits of the SHA-256 of its weights and of the
+            coder's tables.
+        quality: 0..63. ``version``: of the file format. ``streams``: into how many the latents are cut.
         sections: bytes of each part of the file, in file order. ``total_bytes``: their sum.
     """
 
@@ -60,6 +65,7 @@ class StreamInfo:
     weight_hash: str
     quality: int
     version: int
+    streams: int
     sections: dict[str, int]
     total_bytes: int
 
@@ -83,7 +89,7 @@ def _read_varint(data: memoryview, at: int, name: str) -> tuple[int, int]:
     value = 0
     for count in range(5):
         if at + count >= len(data):
-            raise TruncatedError(f"file ends inside the field {name!r}")
+            raise TruncatedError(f"the bytes end inside the field {name!r}")
         byte = data[at + count]
         value |= (byte & 0x7F) << (7 * count)
         if byte < 0x80:
@@ -93,24 +99,28 @@ def _read_varint(data: memoryview, at: int, name: str) -> tuple[int, int]:
     raise FormatError(f"field {name!r} is not a number this format writes")
 
 
-def pack(header: Header, payload: bytes) -> bytes:
-    """The bytes of a file."""
+def pack(header: Header, streams: Sequence[bytes | memoryview]) -> bytes:
+    """The bytes of a file with 1 to 256 coded streams."""
+    if not 1 <= len(streams) <= MAX_STREAMS:
+        raise ValueError(f"streams must be 1 to {MAX_STREAMS}, got {len(streams)}")
+    flags = _SEVERAL if len(streams) > 1 else 0
+    latents = _table(streams) + b"".join(streams)
     body = b"".join(
         (
             MAGIC,
-            bytes((VERSION, CONFIGS[header.model].wire_id, 0, header.quality)),
+            bytes((VERSION, CONFIGS[header.model].wire_id, flags, header.quality)),
             header.weight_hash[:_WEIGHT_HASH],
             _varint(header.width),
             _varint(header.height),
-            _varint(len(payload)),
-            payload,
+            _varint(len(latents)),
+            latents,
         )
     )
     return body + zlib.crc32(body).to_bytes(_CHECKSUM, "little")
 
 
-def unpack(data: bytes | bytearray | memoryview, max_pixels: int = MAX_PIXELS) -> tuple[Header, memoryview]:
-    """Header and payload of a file, after every check that needs no model.
+def unpack(data: bytes | bytearray | memoryview, max_pixels: int = MAX_PIXELS) -> tuple[Header, list[memoryview]]:
+    """Header and coded streams of a file, after every check that needs no model.
 
     Raises:
         FormatError, UnsupportedVersionError, TruncatedError, ChecksumError, ModelMismatchError, ImageTooLargeError:
@@ -126,14 +136,14 @@ def unpack(data: bytes | bytearray | memoryview, max_pixels: int = MAX_PIXELS) -
     version, wire_id, flags, quality = data[4:8]
     if version != VERSION:
         raise UnsupportedVersionError(f"format version {version}; this package reads version {VERSION}")
-    if flags:
+    if flags & ~_SEVERAL:
         raise FormatError(f"unknown flags {flags:#04x} in the header")
     if quality >= QUALITIES:
         raise FormatError(f"quality {quality} in the header; qualities are 0 to {QUALITIES - 1}")
     weight_hash = bytes(data[8 : 8 + _WEIGHT_HASH])
     width, at = _read_varint(data, 8 + _WEIGHT_HASH, "width")
     height, at = _read_varint(data, at, "height")
-    size, at = _read_varint(data, at, "payload length")
+    size, at = _read_varint(data, at, "length of the latents")
     for name, side in (("width", width), ("height", height)):
         if not 1 <= side <= MAX_SIDE:
             raise FormatError(f"{name} {side} in the header; sides are 1 to {MAX_SIDE}")
@@ -141,13 +151,41 @@ def unpack(data: bytes | bytearray | memoryview, max_pixels: int = MAX_PIXELS) -
         raise TruncatedError(f"the header names {at + size + _CHECKSUM} bytes, the file has {len(data)}")
     if zlib.crc32(data[:-_CHECKSUM]) != int.from_bytes(data[-_CHECKSUM:], "little"):
         raise ChecksumError("the file is damaged: its checksum does not match")
+    latents = data[at : at + size]
+    streams = _split(latents) if flags & _SEVERAL else [latents]
     names = {config.wire_id: name for name, config in CONFIGS.items()}
     if wire_id not in names:
         known = ", ".join(f"{i} ({name})" for i, name in sorted(names.items()))
         raise ModelMismatchError(f"the file was made with model number {wire_id}; this package knows {known}")
     if width * height > max_pixels:
         raise ImageTooLargeError(f"{width} x {height} pixels are more than max_pixels={max_pixels}")
-    return Header(names[wire_id], weight_hash, quality, width, height), data[at : at + size]
+    return Header(names[wire_id], weight_hash, quality, width, height), streams
+
+
+def _table(streams: Sequence[bytes | memoryview]) -> bytes:
+    """The number of streams and the lengths of all but the last; nothing for one stream."""
+    return b"".join(map(_varint, (len(streams), *map(len, streams[:-1])))) if len(streams) > 1 else b""
+
+
+def _split(latents: memoryview) -> list[memoryview]:
+    """The streams behind a table of their number and of the lengths of all but the last."""
+    count, at = _read_varint(latents, 0, "number of streams")
+    if not 2 <= count <= MAX_STREAMS:
+        raise FormatError(f"number of streams {count}; a file with a table of streams has 2 to {MAX_STREAMS}")
+    lengths = []
+    for stream in range(1, count):
+        length, at = _read_varint(latents, at, f"length of stream {stream}")
+        lengths.append(length)
+    rest = len(latents) - at - sum(lengths)
+    if rest < 0:
+        raise TruncatedError(
+            f"all streams but the last take {sum(lengths)} bytes, the latents have {len(latents) - at} for them"
+        )
+    streams = []
+    for length in (*lengths, rest):
+        streams.append(latents[at : at + length])
+        at += length
+    return streams
 
 
 def read_info(data: bytes | bytearray | memoryview) -> StreamInfo:
@@ -156,13 +194,10 @@ def read_info(data: bytes | bytearray | memoryview) -> StreamInfo:
     Raises:
         BitstreamError: as :func:`aicr_ext.decompress`, except that no model is needed and no size is too large.
     """
-    header, payload = unpack(data, max_pixels=MAX_SIDE**2)
+    header, streams = unpack(data, max_pixels=MAX_SIDE**2)
     total = memoryview(data).nbytes
-    sections = {
-        "header": total - len(payload) - _CHECKSUM,
-        "latents": len(payload),
-        "checksum": _CHECKSUM,
-    }
+    latents = len(_table(streams)) + sum(map(len, streams))
+    sections = {"header": total - latents - _CHECKSUM, "latents": latents, "checksum": _CHECKSUM}
     return StreamInfo(
         header.width,
         header.height,
@@ -170,6 +205,7 @@ def read_info(data: bytes | bytearray | memoryview) -> StreamInfo:
         header.weight_hash.hex(),
         header.quality,
         VERSION,
+        len(streams),
         sections,
         total,
     )

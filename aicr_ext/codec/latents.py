@@ -5,13 +5,15 @@ Encoder and decoder obtain table index and mean of every symbol from the same in
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from aicr_ext.codec.fixed_point import power_of_two
 from aicr_ext.codec.priors import IntegerPriors, Parameters
-from aicr_ext.codec.rans import Decoder, Encoder, TableSet
+from aicr_ext.codec.rans import TableSet
+from aicr_ext.codec.streams import StreamsDecoder, encode_streams
 from aicr_ext.codec.tables import gaussian_tables
 from aicr_ext.model.aicr import AICR, checkerboard
 
@@ -47,18 +49,18 @@ class Steps:
     def _of_step(self, x: Tensor) -> Tensor:
         return torch.where(self.lower, *x.chunk(2, 2))
 
-    def index(self) -> np.ndarray:
-        """Table of each symbol of the current step, in coding order (row, column, channel)."""
-        return self.level.flatten().cpu().numpy()
+    def index(self) -> Tensor:
+        """Table of each symbol of the current step, in coding order (row, column, channel), on the CPU."""
+        return self.level.flatten().cpu()
 
-    def quantise(self, y: Tensor) -> np.ndarray:
+    def quantise(self, y: Tensor) -> Tensor:
         """Symbols of the current step of y (h, w, N), float64; 0 where the scale is too small to be coded."""
         residual = torch.round(self._of_step(y) - _real(self.mean, self.places)).clamp_(-_LIMIT, _LIMIT)
-        return (residual * (self.level > 0)).to(torch.int16).flatten().cpu().numpy()
+        return (residual * (self.level > 0)).to(torch.int16).flatten().cpu()
 
-    def accept(self, symbols: np.ndarray) -> None:
+    def accept(self, symbols: Tensor) -> None:
         """Takes the symbols of the current step in; the first time this opens the second step."""
-        coded = torch.from_numpy(symbols).to(self.mean.device, torch.int32).view_as(self.mean)
+        coded = symbols.to(self.mean.device, torch.int32).view_as(self.mean)
         value = (coded << self.places) + self.mean
         self.values += torch.cat([value * self.lower, value * ~self.lower], 2)
         if self.parameters is not None:
@@ -77,45 +79,44 @@ def _real(value: Tensor, exponent: Tensor) -> Tensor:
     return value.double() * power_of_two(-exponent)
 
 
-def _hyper_index(shape: torch.Size | tuple[int, ...]) -> np.ndarray:
+def _hyper_index(shape: torch.Size | tuple[int, ...]) -> Tensor:
     """The table of each z symbol: its channel."""
     _, channels, height, width = shape
-    return np.repeat(np.arange(channels, dtype=np.uint8), height * width)
+    return torch.arange(channels, dtype=torch.uint8)[:, None].expand(-1, height * width).flatten()
 
 
-def encode_latents(model: AICR, priors: IntegerPriors, hyper_tables: TableSet, y: Tensor) -> bytes:
-    """Coded bytes of one picture's latent y (1, N, h, w) in units of the quantiser step."""
+def encode_latents(model: AICR, priors: IntegerPriors, hyper_tables: TableSet, y: Tensor) -> list[bytes]:
+    """Coded streams of one picture's latent y (1, N, h, w) in units of the quantiser step."""
     z = torch.round(model.hyper_analysis(y)).clamp(-_LIMIT, _LIMIT)
-    encoder = Encoder()
-    encoder.push(z.flatten().to(torch.int16).cpu().numpy(), _hyper_index(z.shape), hyper_tables)
+    segments = [(z.flatten().to(torch.int16).cpu(), _hyper_index(z.shape), hyper_tables)]
     steps = Steps(priors, z, *y.shape[2:])
     y = y[0].permute(1, 2, 0).double()
     if steps.quant_step is not None:
         y = y / steps.quant_step
     for _ in range(2):
         symbols = steps.quantise(y)
-        encoder.push(symbols, steps.index(), gaussian_tables())
+        segments.append((symbols, steps.index(), gaussian_tables()))
         steps.accept(symbols)
-    return encoder.finish()
+    return encode_streams(segments)
 
 
 def decode_latents(
     priors: IntegerPriors,
     hyper_tables: TableSet,
-    payload: bytes | memoryview,
+    streams: Sequence[bytes | memoryview],
     height: int,
     width: int,
     device: torch.device,
 ) -> Tensor:
-    """The decoded latent (1, N, height, width) of :func:`encode_latents`' bytes, on ``device``.
+    """The decoded latent (1, N, height, width) of :func:`encode_latents`' streams, on ``device``.
 
     Raises:
         BitstreamError: the bytes are damaged.
     """
     shape = (1, priors.config.hyper, -(-height // 4), -(-width // 4))
-    decoder = Decoder(payload)
+    decoder = StreamsDecoder(streams)
     z = decoder.pop(_hyper_index(shape), hyper_tables)
-    steps = Steps(priors, torch.from_numpy(z).to(device).view(shape), height, width)
+    steps = Steps(priors, z.to(device).view(shape), height, width)
     for _ in range(2):
         steps.accept(decoder.pop(steps.index(), gaussian_tables()))
     decoder.finish()

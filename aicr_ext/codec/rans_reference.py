@@ -80,12 +80,11 @@ def decode_reference(data: bytes, segments: Sequence[tuple[np.ndarray, TableSet]
         return bytes(next(stream) for _ in range(count))
 
     lanes = next(stream)
-    word_count, raw_size, escape_size = varint(), varint(), varint()
-    crc = int.from_bytes(take(4), "little")
+    word_count, raw_size = varint(), varint()
     states = [int.from_bytes(take(4), "little") for _ in range(lanes)]
     words = iter(np.frombuffer(take(2 * word_count), "<u2").tolist())
-    raw, escapes = _Bits(take(raw_size)), _Bits(take(escape_size))
-    if next(stream, None) is not None or not all(_LOW <= x < _HIGH for x in states):
+    raw, escapes = _Bits(take(raw_size)), _Bits(bytes(stream))
+    if not all(_LOW <= x < _HIGH for x in states):
         raise ValueError("bad header")
 
     decoded = []
@@ -124,8 +123,9 @@ def decode_reference(data: bytes, segments: Sequence[tuple[np.ndarray, TableSet]
 
     raw.finish()
     escapes.finish()
-    if next(words, None) is not None or any(x != _LOW for x in states):
-        raise ValueError("the stream does not end here")
-    if _crc32c(b"".join(s.astype("<i2").tobytes() for s in decoded)) != crc:
-        raise ValueError("checksum")
+    if next(words, None) is not None:
+        raise ValueError("words left over")
+    crc = _crc32c(b"".join(s.astype("<i2").tobytes() for s in decoded))
+    if any(state != _LOW + (crc >> 15 * lane) % _LOW for lane, state in enumerate(states)):
+        raise ValueError("the lanes do not end in the states of the checksum")
     return decoded

@@ -99,6 +99,13 @@ void translate(std::exception_ptr pending) {
   }
 }
 
+// Name of the error and text, by the number of the fault.
+std::vector<std::pair<std::string, std::string>> stream_faults() {
+  std::vector<std::pair<std::string, std::string>> faults;
+  for (const StreamFaultInfo& info : kStreamFaults) faults.emplace_back(python_name(info.kind), info.message);
+  return faults;
+}
+
 uint32_t crc32c_of(const py::bytes& data, bool portable) {
   const std::string_view view = data;
   return portable ? crc32c_portable(0, view.data(), view.size()) : crc32c(0, view.data(), view.size());
@@ -116,6 +123,8 @@ void bind_coder(py::module_& module) {
   module.def("coder_isas", &available_kernels, "Names of those it could use here, slowest first.");
   module.def("select_coder_isa", &select_kernels, py::arg("name"),
              "Fix the instruction set for coders made from now on; '' leaves it to AICR_ISA again.");
+  module.def("stream_faults", &stream_faults,
+             "Error and text of each number that decoding a stream may end with; 0 is none.");
   py::class_<TableSet, std::shared_ptr<TableSet>>(module, "RansTables")
       .def(py::init(&make_tables), py::arg("frequencies").noconvert(), py::arg("sizes").noconvert(),
            py::arg("offsets").noconvert(), py::arg("shifts").noconvert());

@@ -6,6 +6,7 @@
 #include "cpu/gelu_gate.hpp"
 #include "cpu/integer_ops.hpp"
 #include "cpu/layer_norm2d.hpp"
+#include "cpu/rans_ops.hpp"
 
 STABLE_TORCH_LIBRARY_IMPL(aicr_ext, CPU, library) {
   library.impl("decoupled_attention", TORCH_BOX(&aicr::decoupled_attention_cpu));
@@ -21,4 +22,8 @@ STABLE_TORCH_LIBRARY_IMPL(aicr_ext, CPU, library) {
   library.impl("integer_sum", TORCH_BOX(&aicr::integer_sum_cpu));
   library.impl("layer_norm2d", TORCH_BOX(&aicr::layer_norm2d_cpu));
   library.impl("layer_norm2d_backward", TORCH_BOX(&aicr::layer_norm2d_backward_cpu));
+  library.impl("rans_decode_begin", TORCH_BOX(&aicr::rans_decode_begin_cpu));
+  library.impl("rans_decode_end", TORCH_BOX(&aicr::rans_decode_end_cpu));
+  library.impl("rans_decode_step", TORCH_BOX(&aicr::rans_decode_step_cpu));
+  library.impl("rans_encode", TORCH_BOX(&aicr::rans_encode_cpu));
 }

@@ -27,4 +27,12 @@ STABLE_TORCH_LIBRARY(aicr_ext, library) {
       "layer_norm2d_backward(Tensor grad, Tensor x, Tensor weight, bool with_bias, bool subtract_mean, float "
       "eps)"
       " -> (Tensor, Tensor, Tensor)");
+  library.def("rans_decode_begin(Tensor data, Tensor ends) -> Tensor");
+  library.def("rans_decode_end(Tensor state, Tensor data) -> Tensor");
+  library.def(
+      "rans_decode_step(Tensor(a!) state, Tensor data, Tensor index, Tensor tables, Tensor splits) -> "
+      "Tensor");
+  library.def(
+      "rans_encode(Tensor[] symbols, Tensor[] index, Tensor[] tables, Tensor[] splits, int lanes)"
+      " -> (Tensor data, Tensor ends)");
 }

@@ -90,7 +90,7 @@ class BitReader {
   // 0 <= count <= 56.
   uint32_t get(int count) {
     if (!has(static_cast<uint64_t>(count))) {
-      throw StreamError(StreamErrorKind::kTruncated, "the coded stream ran out of raw or escape bits");
+      throw StreamError(StreamFault::kBits);
     }
     const uint64_t value = window(position_) & ((uint64_t{1} << count) - 1);
     position_ += static_cast<uint64_t>(count);

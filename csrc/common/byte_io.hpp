@@ -26,7 +26,7 @@ class ByteReader {
   size_t left() const { return static_cast<size_t>(end_ - cursor_); }
 
   uint8_t u8() {
-    if (cursor_ == end_) throw StreamError(StreamErrorKind::kTruncated, "the coder's header is cut short");
+    if (cursor_ == end_) throw StreamError(StreamFault::kHeaderCut);
     return *cursor_++;
   }
 
@@ -47,15 +47,7 @@ class ByteReader {
         return value;
       }
     }
-    throw StreamError(StreamErrorKind::kFormat, "a length in the coder's header is not a shortest varint");
-  }
-
-  const uint8_t* take(size_t count) {
-    if (count > left())
-      throw StreamError(StreamErrorKind::kTruncated, "a section of the coded stream is cut short");
-    const uint8_t* taken = cursor_;
-    cursor_ += count;
-    return taken;
+    throw StreamError(StreamFault::kLength);
   }
 
  private:

@@ -61,8 +61,8 @@ class RansEncoder {
   std::vector<uint8_t> finish() const {
     if (lanes_ != kNarrowLanes) {
       const Payload wide = code(kWideLanes);
-      // A lane's state holds at most one word more than at the start, so the numbers of words differ by less
-      // than this; all but small streams are coded once.
+      // A lane's state grows by at most a word and shrinks by less than a bit, so the numbers of words differ
+      // by less than this; all but small streams are coded once.
       constexpr size_t kSurelyWide = kWideFromWords + 2 * kWideLanes;
       if (lanes_ == kWideLanes || wide.words() >= kSurelyWide) return assemble<kWideLanes>(wide);
       const Payload narrow = code(kNarrowLanes);
@@ -141,7 +141,7 @@ class RansEncoder {
     const size_t capacity = symbols + kWritePadding;  // one word per symbol at most
     payload.buffer.reset(new uint16_t[capacity]);
     payload.lanes.word = payload.end = payload.buffer.get() + capacity;
-    payload.lanes.states.fill(kStateLow);
+    for (int lane = 0; lane < lanes; ++lane) payload.lanes.states[lane] = last_state(crc_, lane);
     for (auto segment = segments_.rbegin(); segment != segments_.rend(); ++segment) {
       const uint8_t *index = segment->index.get(), *entry = segment->entry.get();
       const size_t groups = segment->count / group, done = groups * group;
@@ -166,8 +166,6 @@ class RansEncoder {
     out.push_back(kLanes);
     put_varint(out, words);
     put_varint(out, raw.size());
-    put_varint(out, escapes.size());
-    put_u32(out, crc_);
     for (int lane = 0; lane < kLanes; ++lane) put_u32(out, payload.lanes.states[lane]);
     const auto* word_bytes = reinterpret_cast<const uint8_t*>(payload.lanes.word);
     out.insert(out.end(), word_bytes, word_bytes + 2 * words);

@@ -31,7 +31,16 @@ constexpr int kWideLanes = 32;
 constexpr int kNarrowLanes = 8;
 constexpr int kMaxGroup = kRounds * kWideLanes;
 
-// A stream whose words take less than this is written with kNarrowLanes lanes: closing a lane costs about 3.3
+// The checksum of the symbols is in the states that the encoder begins with and the decoder ends in: 15 bits
+// in the first lane, 15 in the second, the last two in the third.
+constexpr int kStateSpare =
+    15;  // bits by which a state may exceed kStateLow and still be below 2 * kStateLow
+constexpr int kChecksumLanes = 3;
+constexpr uint32_t last_state(uint32_t crc, int lane) {
+  return kStateLow + (lane < kChecksumLanes ? crc >> (kStateSpare * lane) & (kStateLow - 1) : 0);
+}
+
+// A stream whose words take less than this is written with kNarrowLanes lanes: closing a lane costs about 3
 // bytes.
 constexpr size_t kWideFromWords = (32 << 10) / 2;
 

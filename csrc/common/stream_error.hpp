@@ -1,9 +1,9 @@
-// What can be wrong with the bytes of a stream. The binding turns each kind into the Python error of its
-// name.
+// What can be wrong with the bytes of a stream.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <stdexcept>
-#include <string>
 
 namespace aicr {
 
@@ -13,13 +13,63 @@ enum class StreamErrorKind {
   kFormat,     // a field holds a value no encoder writes
 };
 
+// Numbers instead of texts, so that a decoder on any device can leave them where its caller looks for them.
+enum class StreamFault : int32_t {
+  kNone,
+  kHeaderCut,
+  kSections,
+  kWords,
+  kBits,
+  kSurplus,
+  kLanes,
+  kLength,
+  kFirstState,
+  kEscape,
+  kSymbol,
+  kFailedBefore,
+  kLastState,
+  kSymbols,
+};
+
+struct StreamFaultInfo {
+  StreamErrorKind kind;
+  const char* message;
+};
+
+// By number; the first stands for no fault.
+constexpr StreamFaultInfo kStreamFaults[] = {
+    {StreamErrorKind::kFormat, ""},
+    {StreamErrorKind::kTruncated, "the header of the coded stream is cut short"},
+    {StreamErrorKind::kTruncated,
+     "the words and raw bits of the coded stream take more bytes than there are"},
+    {StreamErrorKind::kTruncated, "the coded stream ran out of words"},
+    {StreamErrorKind::kTruncated, "the coded stream ran out of raw or escape bits"},
+    {StreamErrorKind::kTruncated, "the coded stream goes on after its last symbol"},
+    {StreamErrorKind::kFormat, "the number of lanes of the coded stream is neither 8 nor 32"},
+    {StreamErrorKind::kFormat, "a length in the header of the coded stream is not a shortest varint"},
+    {StreamErrorKind::kFormat, "a lane of the coded stream starts outside the state range"},
+    {StreamErrorKind::kFormat, "an escape of the coded stream is longer than any can be"},
+    {StreamErrorKind::kFormat, "a symbol of the coded stream does not fit 16 bits"},
+    {StreamErrorKind::kFormat, "the coded stream was found damaged before"},
+    {StreamErrorKind::kChecksum,
+     "a lane of the coded stream does not end in a state that an encoder begins with"},
+    {StreamErrorKind::kChecksum, "the decoded symbols do not match their CRC-32C"},
+};
+constexpr size_t kStreamFaultCount = sizeof(kStreamFaults) / sizeof(kStreamFaults[0]);
+static_assert(kStreamFaultCount == static_cast<size_t>(StreamFault::kSymbols) + 1, "one text for each fault");
+
+constexpr const StreamFaultInfo& info_of(StreamFault fault) {
+  return kStreamFaults[static_cast<size_t>(fault)];
+}
+
 class StreamError : public std::runtime_error {
  public:
-  StreamError(StreamErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
-  StreamErrorKind kind() const { return kind_; }
+  explicit StreamError(StreamFault fault) : std::runtime_error(info_of(fault).message), fault_(fault) {}
+  StreamFault fault() const { return fault_; }
+  StreamErrorKind kind() const { return info_of(fault_).kind; }
 
  private:
-  StreamErrorKind kind_;
+  StreamFault fault_;
 };
 
 }  // namespace aicr

@@ -1,6 +1,7 @@
 // Decoding and encoding with every instruction set of the processor, which must agree in all they do.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -13,6 +14,7 @@
 #include "common/rans_decoder.hpp"
 #include "common/rans_encoder.hpp"
 #include "common/rans_kernels.hpp"
+#include "common/rans_stream.hpp"
 #include "common/stream_error.hpp"
 
 namespace aicr::fuzz {
@@ -92,15 +94,44 @@ inline Outcome decode_with(const RansKernels& kernels, const Bytes& stream, cons
   return outcome;
 }
 
+// The same as the torch operators do it: the stream lies in memory of just its size, and stops between steps
+// are plain numbers.
+inline Outcome step_with(const RansKernels& kernels, const Bytes& stream, const Indices& indices,
+                         const Tables& tables) {
+  Outcome outcome;
+  const size_t size = stream.size();
+  const std::unique_ptr<uint8_t[]> exact(new uint8_t[size]);
+  std::copy(stream.begin(), stream.end(), exact.get());
+  try {
+    StreamState state = open_stream(exact.get(), 0, size);
+    for (size_t s = 0; s < indices.size() && state.fault == StreamFault::kNone; ++s) {
+      require(is_safe(state, static_cast<int64_t>(size)), "a decoder leaves a state that it would not take");
+      outcome.symbols.emplace_back(indices[s].size());
+      std::vector<int16_t>& symbols = outcome.symbols.back();
+      step_stream(exact.get(), size, state, indices[s].data(), symbols.size(), *tables, symbols.data(),
+                  kernels);
+    }
+    const StreamFault fault = end_stream(exact.get(), state);
+    if (fault != StreamFault::kNone) throw StreamError(fault);
+  } catch (const StreamError& error) {
+    outcome.error = text_of(error);
+  } catch (const std::invalid_argument& error) {
+    outcome.error = std::string("argument: ") + error.what();
+  }
+  return outcome;
+}
+
 inline Outcome decode(const Bytes& stream, const Indices& indices, const Tables& tables) {
   static const std::vector<const RansKernels*> all = all_kernels();
   const Outcome first = decode_with(*all[0], stream, indices, tables);
-  for (size_t k = 1; k < all.size(); ++k) {
-    const Outcome other = decode_with(*all[k], stream, indices, tables);
-    if (!(other == first)) {
-      fail(std::string("scalar: '") + first.error + "', " + all[k]->name + ": '" + other.error + "'" +
-           (other.error == first.error ? ", other symbols" : ""));
-    }
+  const auto compare = [&](const Outcome& other, const std::string& name) {
+    if (other == first) return;
+    fail(std::string("scalar: '") + first.error + "', " + name + ": '" + other.error + "'" +
+         (other.error == first.error ? ", other symbols" : ""));
+  };
+  for (const RansKernels* kernels : all) {
+    compare(decode_with(*kernels, stream, indices, tables), kernels->name);
+    compare(step_with(*kernels, stream, indices, tables), std::string(kernels->name) + " in steps");
   }
   return first;
 }

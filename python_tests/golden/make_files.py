@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -16,11 +17,12 @@ import torch
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))
 
-from golden_models import MODELS, SIZES, decoded_latent, thumbnail  # noqa: E402
+from golden_models import CUT, MODELS, SIZES, decoded_latent, thumbnail  # noqa: E402
 from pictures import smooth  # noqa: E402
 
 from aicr_ext.codec.checkpoint import export_weights, load_model  # noqa: E402
 from aicr_ext.codec.codec import Codec  # noqa: E402
+from aicr_ext.codec.streams import STREAM_BYTES  # noqa: E402
 from aicr_ext.images import read_image  # noqa: E402
 from aicr_ext.model.aicr import AICR  # noqa: E402
 from aicr_ext.model.config import CONFIGS, ModelConfig  # noqa: E402
@@ -55,8 +57,9 @@ def main() -> None:
         found = {}
         for width, height, quality in SIZES:
             picture = sample[:, :height, :width] if height > 1 else smooth(width, height)
-            data = codec.compress(picture, quality=quality)
             name = f"{width}x{height}_{quality}"
+            with patch("aicr_ext.codec.streams.STREAM_BYTES", CUT.get(name, STREAM_BYTES)):
+                data = codec.compress(picture, quality=quality)
             found[f"{name}_data"] = np.frombuffer(data, np.uint8)
             digest = hashlib.sha256(decoded_latent(codec, data).numpy().tobytes()).digest()
             found[f"{name}_latent"] = np.frombuffer(digest, np.uint8)

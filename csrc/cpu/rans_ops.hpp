@@ -1,0 +1,21 @@
+// The entropy coder on the CPU, as torch calls it: many streams at once.
+#pragma once
+
+#include <cstdint>
+#include <tuple>
+#include <vector>
+
+#include <torch/csrc/stable/tensor.h>
+
+namespace aicr {
+
+using torch::stable::Tensor;
+
+std::tuple<Tensor, Tensor> rans_encode_cpu(std::vector<Tensor> symbols, std::vector<Tensor> index,
+                                           std::vector<Tensor> tables, std::vector<Tensor> splits,
+                                           int64_t lanes);
+Tensor rans_decode_begin_cpu(Tensor data, Tensor ends);
+Tensor rans_decode_step_cpu(Tensor state, Tensor data, Tensor index, Tensor tables, Tensor splits);
+Tensor rans_decode_end_cpu(Tensor state, Tensor data);
+
+}  // namespace aicr
