@@ -17,16 +17,16 @@ from aicr_ext.errors import ModelMismatchError
 __all__ = ["compress", "decompress"]
 
 
-def _codec(model: str | Path, device: str | torch.device) -> Codec:
+def _codec(model: str | Path, device: str | torch.device, precision: str) -> Codec:
     """The codec of a name or weight file, kept loaded until the file changes."""
     path = Path(model)
     changed = path.stat().st_mtime_ns if path.is_file() else 0
-    return _loaded(str(model), str(device), changed)
+    return _loaded(str(model), str(device), precision, changed)
 
 
 @lru_cache(maxsize=2)
-def _loaded(model: str, device: str, changed: int) -> Codec:
-    return Codec(model, device)
+def _loaded(model: str, device: str, precision: str, changed: int) -> Codec:
+    return Codec(model, device, precision=precision)
 
 
 def compress(
@@ -35,6 +35,7 @@ def compress(
     quality: int = 32,
     model: str | Path = "aicr-t",
     device: str | torch.device | None = None,
+    precision: str = "float32",
 ) -> bytes | list[bytes]:
     """Compresses a picture to the bytes of a file.
 
@@ -44,6 +45,7 @@ def compress(
         quality: 0 (smallest) to 63 (best); one set of weights serves all.
         model: a shipped model's name or the path of a weight file.
         device: where the networks run; default the image's device for a tensor, else the CPU.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``, as in :class:`aicr_ext.Codec`.
 
     Returns:
         The file's bytes; a list of them for a batch. A picture's bytes do not depend on the batch it came in.
@@ -58,7 +60,7 @@ def compress(
     """
     if device is None:
         device = image.device if isinstance(image, Tensor) else "cpu"
-    return _codec(model, device).compress(image, quality=quality)
+    return _codec(model, device, precision).compress(image, quality=quality)
 
 
 def decompress(
@@ -67,6 +69,7 @@ def decompress(
     device: str | torch.device | None = None,
     max_pixels: int = container.MAX_PIXELS,
     model: str | Path | None = None,
+    precision: str = "float32",
 ) -> Tensor | list[Tensor]:
     """Decodes the bytes of a file to a picture.
 
@@ -75,6 +78,7 @@ def decompress(
         device: where the networks run and the picture is returned; default the CPU.
         max_pixels: refuse larger pictures before anything is allocated.
         model: path of the weight file, for files made with weights that are not in this package.
+        precision: as in :func:`compress`; it need not be the one the file was made with.
 
     Returns:
         float32 (3, H, W) in [0, 1].
@@ -90,11 +94,11 @@ def decompress(
     torch.Size([3, 20, 30])
     """
     if isinstance(data, (list, tuple)):
-        return [decompress(one, device=device, max_pixels=max_pixels, model=model) for one in data]
+        return [decompress(one, device=device, max_pixels=max_pixels, model=model, precision=precision) for one in data]
     header, _ = container.unpack(as_bytes(data), max_pixels)
     if model is None and header.model not in shipped_models():
         raise ModelMismatchError(
             f"the file was made with weights of {header.model}, which are not in this package; name their file (model)"
         )
     name = header.model if model is None else model
-    return _codec(name, device or "cpu").decompress(data, max_pixels=max_pixels)
+    return _codec(name, device or "cpu", precision).decompress(data, max_pixels=max_pixels)

@@ -151,6 +151,12 @@ def _add_file_arguments(sub: argparse.ArgumentParser, default_out: str) -> None:
     )
     sub.add_argument("--device", metavar="cpu|cuda|cuda:N", help="where to run (default: cpu)")
     sub.add_argument("--threads", type=_whole(1), metavar="N", help="CPU threads (default: torch's choice)")
+    sub.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "auto"),
+        default="float32",
+        help="of the networks; auto: bfloat16 where the device has instructions for it (default: float32)",
+    )
     sub.add_argument("--quiet", action="store_true", help="print errors only")
     exists = sub.add_mutually_exclusive_group()
     exists.add_argument("--force", "--overwrite", "-f", action="store_true", help="replace files that exist")
@@ -200,7 +206,7 @@ def _decompress(args: argparse.Namespace) -> int:
         data = job.source.read_bytes()
         model = args.model or read_info(data).model
         if model not in codecs:
-            codecs[model] = Codec(model, device=args.device)
+            codecs[model] = Codec(model, device=args.device, precision=args.precision)
         image = codecs[model].decompress(data, **limit)
         write_image(job.target, image)
         seconds = time.perf_counter() - started
@@ -316,7 +322,7 @@ def _load(args: argparse.Namespace, model: str) -> Codec:
     try:
         from . import Codec
 
-        return Codec(model, device=args.device)
+        return Codec(model, device=args.device, precision=args.precision)
     except Exception as error:
         raise SetupError(f"cannot set up model {model!r}: {_message(error)}") from error
 

@@ -69,6 +69,12 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         help="of our codec, or of the named one (default: 0 9 18 27 36 45 54 63, and each codec's own)",
     )
     how.add_argument("--device", metavar="cpu|cuda|cuda:N", help="where our networks run (default: cpu)")
+    how.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "auto"),
+        default="float32",
+        help="of our networks; auto: bfloat16 where the device has instructions for it (default: float32)",
+    )
     how.add_argument("--threads", type=_from_one, metavar="N", help="CPU threads (default: torch's choice)")
 
     more = sub.add_argument_group("measured besides rate, PSNR and MS-SSIM")
@@ -132,7 +138,9 @@ def evaluate(args: argparse.Namespace, say: Callable[[str], None], prepare: Call
         with tqdm(total=total, unit="file", file=sys.stderr, disable=hidden, leave=False) as bar:
             rows = measure(sets, codecs, store, options, bar.update)
         report = Report(sets, codecs, rows, anchors)
-        settings = {name: getattr(args, name) for name in ("estimate", "paper", "lpips", "limit", "device")}
+        settings = {
+            name: getattr(args, name) for name in ("estimate", "paper", "lpips", "limit", "device", "precision")
+        }
         written = report.write(args.out, settings)
     for data in sets:
         if args.plot and data.kind != "no target":
@@ -198,7 +206,7 @@ def _codecs(args: argparse.Namespace, models: dict[str, str]) -> list[Cascade]:
     loaded: dict[str, ModelCodec] = {}
     ours, others = _qualities(args.qualities)
     if uses_models(args.codecs, list(models)):
-        loaded = {label: _load(label, model, args.device) for label, model in models.items()}
+        loaded = {label: _load(label, model, args.device, args.precision) for label, model in models.items()}
         for codec in loaded.values():
             codec.qualities = ours or codec.qualities
     elif ours or args.model:
@@ -211,12 +219,12 @@ def _codecs(args: argparse.Namespace, models: dict[str, str]) -> list[Cascade]:
         raise usage(str(error)) from error
 
 
-def _load(label: str, model: str, device: str | None) -> ModelCodec:
+def _load(label: str, model: str, device: str | None, precision: str) -> ModelCodec:
     from .evaluate import ModelCodec
 
     _, setup = _errors()
     try:
-        return ModelCodec(model, name=label, device=device)
+        return ModelCodec(model, name=label, device=device, precision=precision)
     except Exception as error:
         raise setup(f"cannot set up model {model!r}: {error}") from error
 

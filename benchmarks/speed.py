@@ -25,13 +25,16 @@ from aicr_ext.ops.kernels import plain_torch
 
 from .timing import measure, print_table, write_csv
 
-#: (model, width, height, eager): eager where its memory allows.
+#: (model, width, height, path, precision): eager where its memory allows.
 ROWS = [
-    ("aicr-t", 768, 512, True),
-    ("aicr-t", 768, 512, False),
-    ("aicr-s", 768, 512, True),
-    ("aicr-s", 768, 512, False),
-    ("aicr-t", 6000, 4000, False),
+    ("aicr-t", 768, 512, "eager", "float32"),
+    ("aicr-t", 768, 512, "aicr_ext", "float32"),
+    ("aicr-t", 768, 512, "aicr_ext", "bfloat16"),
+    ("aicr-s", 768, 512, "eager", "float32"),
+    ("aicr-s", 768, 512, "aicr_ext", "float32"),
+    ("aicr-s", 768, 512, "aicr_ext", "bfloat16"),
+    ("aicr-t", 6000, 4000, "aicr_ext", "float32"),
+    ("aicr-t", 6000, 4000, "aicr_ext", "bfloat16"),
 ]
 
 
@@ -42,19 +45,19 @@ def once(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def run(model: str, width: int, height: int, eager: bool, threads: int) -> dict[str, object]:
+def run(model: str, width: int, height: int, path: str, precision: str, threads: int) -> dict[str, object]:
     """Encode and decode one picture; seconds of each and the process's peak memory."""
     torch.set_num_threads(threads)
     with ExitStack() as stack:
-        if eager:
+        if path == "eager":
             blocks.STRIP_VALUES = sys.maxsize
             stack.enter_context(plain_torch())
-        return measured(model, width, height, eager)
+        return measured(model, width, height, path, precision)
 
 
-def measured(model: str, width: int, height: int, eager: bool) -> dict[str, object]:
-    """The row of :func:`run`; ``eager`` is only its name."""
-    codec = aicr_ext.Codec(model if model in shipped_models() else untrained(model))
+def measured(model: str, width: int, height: int, path: str, precision: str) -> dict[str, object]:
+    """The row of :func:`run`; ``path`` is only its name."""
+    codec = aicr_ext.Codec(model if model in shipped_models() else untrained(model), precision=precision)
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, 3, height // 40 + 2, width // 40 + 2, generator=generator)
     picture = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)[0]
@@ -70,7 +73,8 @@ def measured(model: str, width: int, height: int, eager: bool) -> dict[str, obje
     return {
         "model": model,
         "size": f"{width}x{height}",
-        "path": "eager" if eager else "aicr_ext",
+        "path": path,
+        "precision": precision,
         "encode s": encode,
         "decode s": decode,
         "peak GiB": peak / 2**20,

@@ -12,8 +12,8 @@ _real_codec = aicr_ext.Codec
 
 
 @lru_cache(maxsize=4)
-def _kept_codec(model: str, device: str | None = None) -> aicr_ext.Codec:
-    return _real_codec(model, device)
+def _kept_codec(model: str, device: str | None = None, precision: str = "float32") -> aicr_ext.Codec:
+    return _real_codec(model, device, precision=precision)
 
 
 def aicr(*argv: str) -> int:

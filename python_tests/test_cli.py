@@ -55,6 +55,15 @@ def error_lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line for line in captured.err.splitlines() if line.startswith("aicr: error: ")]
 
 
+def test_precision_reaches_the_codec(here: Path) -> None:
+    assert aicr("compress", "photo.png", "small.aicr", "--precision", "bfloat16") == OK
+    assert Path("small.aicr").read_bytes() == aicr_ext.compress(smooth(), precision="bfloat16")
+    assert aicr("decompress", "small.aicr", "low.png", "--precision", "bfloat16") == OK
+    decoded = aicr_ext.decompress(Path("small.aicr").read_bytes(), precision="bfloat16")
+    low = np.asarray(read_image("low.png"))
+    assert np.array_equal(low, decoded.mul(255).round().byte().permute(1, 2, 0).numpy())
+
+
 def test_one_file_there_and_back(here: Path, compressed: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     assert aicr("compress", "photo.png", "small.aicr") == OK
     assert Path("small.aicr").read_bytes() == compressed

@@ -224,6 +224,32 @@ def test_a_device_that_is_not_there_is_named():
             aicr_ext.decompress(aicr_ext.compress(tensor()), device="cuda")
 
 
+def test_precision_changes_rounding_and_no_symbol():
+    picture = torch.from_numpy(np.array(Image.open(PHOTO).crop((0, 0, 128, 96)))).permute(2, 0, 1)
+    exact, low = shipped_codec(), aicr_ext.Codec(precision="bfloat16")
+    assert low.precision == "bfloat16"
+    latents = []
+    for codec in (exact, low):
+        codec.model.synthesis.register_forward_pre_hook(lambda _, args: latents.append(args[0]))
+    data = low.compress(picture)
+    ours, theirs = low.decompress(data), exact.decompress(data)
+    assert torch.equal(*latents)
+    assert ours.dtype == torch.float32
+    assert not torch.equal(ours, theirs)
+    assert psnr(ours, theirs) > 45
+    assert abs(len(data) / len(exact.compress(picture)) - 1) < 0.02
+    assert torch.equal(aicr_ext.decompress(data, precision="bfloat16"), ours)
+    assert aicr_ext.compress(picture, precision="bfloat16") == data
+
+
+def test_automatic_precision_follows_the_device(monkeypatch):
+    for known, expected in (({"avx512_bf16": True}, "bfloat16"), ({}, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
+        assert aicr_ext.Codec(precision="auto").precision == expected
+    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, auto, got 'half'"):
+        aicr_ext.Codec(precision="half")
+
+
 def test_a_weight_file_of_something_else(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"x\.safetensors"):

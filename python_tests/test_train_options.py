@@ -10,8 +10,8 @@ import torch
 from training import log_of, short
 
 from aicr_ext.cli import main
+from aicr_ext.model.precision import has_bfloat16
 from aicr_ext.train import TrainingOptions, loop, train
-from aicr_ext.train.machine import has_bfloat16
 from aicr_ext.train.mixture import Mixture
 from aicr_ext.train.options import CONFIGS, merge, parse_setting
 

@@ -18,6 +18,7 @@ from aicr_ext.codec.tables import gaussian_tables
 from aicr_ext.errors import ModelMismatchError, first_line
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import QUALITIES
+from aicr_ext.model.precision import autocast, resolve_precision
 
 __all__ = ["Codec"]
 
@@ -29,9 +30,12 @@ class Codec:
         model: ``"aicr-t"``, the path of a weight file, or an :class:`~aicr_ext.model.aicr.AICR` module (used as it
             is, in evaluation mode).
         device: where the networks run; default the module's own device, or the CPU.
+        precision: of analysis and synthesis: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which is bfloat16 where the
+            device has instructions for it. Symbols are decoded alike in all; a picture differs by rounding.
 
     Raises:
-        ValueError: unknown model, or one whose weights are not in this package, or a device that cannot be used.
+        ValueError: unknown model, or one whose weights are not in this package, a device that cannot be used, or
+            another precision.
 
     >>> import aicr_ext, torch
     >>> codec = aicr_ext.Codec()
@@ -40,12 +44,19 @@ class Codec:
     torch.Size([3, 40, 60])
     """
 
-    def __init__(self, model: str | Path | AICR = "aicr-t", device: str | torch.device | None = None) -> None:
+    def __init__(
+        self,
+        model: str | Path | AICR = "aicr-t",
+        device: str | torch.device | None = None,
+        *,
+        precision: str = "float32",
+    ) -> None:
         self.model = (model if isinstance(model, AICR) else load_model(model)).eval()
         if device is not None:
             self.model.to(check_device(device))
         self.model.to(memory_format=torch.channels_last)
         self.device = next(self.model.parameters()).device
+        self.precision = resolve_precision(precision, self.device)
         self.name = self.model.config.name
         self.weight_hash = _hash(self.model)
         self._hyper_tables = hyper_tables(self.model)
@@ -78,7 +89,8 @@ class Codec:
             )
         rows, cols = -(-header.height // 16), -(-header.width // 16)
         y_hat = decode_latents(self._priors, self._hyper_tables, streams, rows, cols, self.device)
-        picture = self.model.synthesis(y_hat, torch.tensor([header.quality], device=self.device))
+        with autocast(self.device, self.precision):
+            picture = self.model.synthesis(y_hat, torch.tensor([header.quality], device=self.device))
         return picture[0, :, : header.height, : header.width].clamp(0, 1).contiguous()
 
     @torch.no_grad()
@@ -94,7 +106,8 @@ class Codec:
         ``picture`` is (3, H, W), uint8, or floating point of any range; the result is floating point. Nothing is coded.
         """
         x = self._padded(picture)
-        output = self.model(x, torch.tensor([quality], device=self.device))
+        with autocast(self.device, self.precision):
+            output = self.model(x, torch.tensor([quality], device=self.device))
         bits = float(output.y_bpp + output.z_bpp) * x.shape[2] * x.shape[3]
         height, width = picture.shape[1:]
         return bits, output.picture[0, :, :height, :width]
@@ -109,7 +122,8 @@ class Codec:
 
     def latent(self, picture: Tensor, quality: int) -> Tensor:
         """y (1, N, ceil(H/16), ceil(W/16)) of one picture (3, H, W), uint8 or float in [0, 1], as it is coded."""
-        return self.model.analysis(self._padded(picture), torch.tensor([quality], device=self.device))
+        with autocast(self.device, self.precision):
+            return self.model.analysis(self._padded(picture), torch.tensor([quality], device=self.device))
 
     def _padded(self, picture: Tensor) -> Tensor:
         """(1, 3, H, W) float32, uint8 scaled to [0, 1], the last row and column repeated up to multiples of 16."""

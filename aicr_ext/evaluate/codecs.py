@@ -43,16 +43,23 @@ class FileCodec(Protocol):
 
 
 class ModelCodec:
-    """Our codec: a shipped model's name or a weight file, on a device."""
+    """Our codec: a shipped model's name or a weight file, on a device, in a precision."""
 
     def __init__(
-        self, model: str | Path = "aicr-t", *, name: str | None = None, device: str | torch.device | None = None
+        self,
+        model: str | Path = "aicr-t",
+        *,
+        name: str | None = None,
+        device: str | torch.device | None = None,
+        precision: str = "float32",
     ) -> None:
-        self.codec = aicr_ext.Codec(model, device)
+        self.codec = aicr_ext.Codec(model, device, precision=precision)
         self.name = name or Path(model).stem
         self.qualities: Sequence[int] = QUALITIES
         self.weight_hash = self.codec.weight_hash.hex()
         self.identity = f"{self.codec.name}, weights {self.weight_hash[:16]}, format {container.VERSION}"
+        if self.codec.precision != "float32":
+            self.identity += f", {self.codec.precision}"
 
     def encode(self, picture: np.ndarray, quality: int) -> bytes:
         return self.codec.compress(picture, quality=quality)

@@ -19,11 +19,12 @@ from aicr_ext.images import atomic_write
 from aicr_ext.model.aicr import AICR, Output
 from aicr_ext.model.config import get_config
 from aicr_ext.model.initialise import initialise, initialise_linear
+from aicr_ext.model.precision import autocast, resolve_precision
 from aicr_ext.train.data import Batch, Batches, draw_qualities, load_images, principal_components
 from aicr_ext.train.feed import Feed, Request
 from aicr_ext.train.journal import Journal
 from aicr_ext.train.losses import guidance_term, lambda_of, rate_distortion_loss
-from aicr_ext.train.machine import Signals, has_bfloat16, prepare_gpu
+from aicr_ext.train.machine import Signals, prepare_gpu
 from aicr_ext.train.optimisers import build_optimiser
 from aicr_ext.train.options import TrainingOptions
 from aicr_ext.train.parallel import Group
@@ -137,7 +138,7 @@ class _Run:
         self.options, self.group, self.say, self.device = options, group, say, group.device
         if self.device.type == "cuda":
             prepare_gpu()
-        self.bfloat16 = options.precision == "bfloat16" or (options.precision == "auto" and has_bfloat16(self.device))
+        self.precision = resolve_precision(options.precision, self.device)
         self.out = Path(options.out)
         self.out.mkdir(parents=True, exist_ok=True)
         smallest = min(batch for _, batch, _ in options.stages)
@@ -207,7 +208,7 @@ class _Run:
         options = self.options
         values = {
             "device": str(self.device),
-            "precision": "bfloat16" if self.bfloat16 else "float32",
+            "precision": self.precision,
             "processes": self.group.size,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
@@ -254,7 +255,7 @@ class _Run:
         options, quality = self.options, quality.to(self.device)
         source, target = (t.to(self.device, non_blocking=True) for t in batch)
         term = torch.zeros(len(quality), device=self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with autocast(self.device, self.precision):
             if guidance:
                 taps, guide = [], []
                 result = model(source, quality, taps)
@@ -274,7 +275,7 @@ class _Run:
         """What a step minimises, "loss", and what the log shows beside it."""
         if self.restoration is not None:
             source, target = (t.to(self.device, non_blocking=True) for t in batch)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            with autocast(self.device, self.precision):
                 return {"loss": self.restoration(self.model.analysis, source, target)}
         result, loss, mse, term = self._forward(self.network, batch, quality, self.options.guidance)
         named = {

@@ -7,7 +7,7 @@ import threading
 
 import torch
 
-__all__ = ["Signals", "has_bfloat16", "prepare_gpu"]
+__all__ = ["Signals", "prepare_gpu"]
 
 
 class Signals:
@@ -30,14 +30,6 @@ class Signals:
     def _note(self, *_: object) -> None:
         self.came = True
         self.__exit__()
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device has instructions for bfloat16: AVX-512 or AMX ones, or compute capability 8.0."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    known = getattr(torch.cpu, "get_capabilities", dict)()  # not in every version that this package accepts
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def prepare_gpu() -> None:
