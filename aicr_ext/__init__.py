@@ -18,6 +18,7 @@ from aicr_ext.errors import AicrError, BitstreamError
 
 if TYPE_CHECKING:
     from aicr_ext._native import native_status
+    from aicr_ext.acceleration import Acceleration, accelerate, restore_modules
     from aicr_ext.api import compress, decompress
     from aicr_ext.codec.checkpoint import load_model, shipped_models
     from aicr_ext.codec.codec import Codec
@@ -31,27 +32,33 @@ MODELS: tuple[str, ...]
 __all__ = [
     "MAX_PIXELS",
     "MODELS",
+    "Acceleration",
     "AicrError",
     "BitstreamError",
     "Codec",
     "StreamInfo",
+    "accelerate",
     "compress",
     "decompress",
     "load_model",
     "native_status",
     "read_info",
+    "restore_modules",
     "shipped_models",
 ]
 
 _HOME = {
+    "Acceleration": "acceleration",
     "Codec": "codec.codec",
     "MAX_PIXELS": "codec.container",
     "StreamInfo": "codec.container",
+    "accelerate": "acceleration",
     "compress": "api",
     "decompress": "api",
     "load_model": "codec.checkpoint",
     "native_status": "_native",
     "read_info": "codec.container",
+    "restore_modules": "acceleration",
     "shipped_models": "codec.checkpoint",
 }
 

@@ -1,6 +1,12 @@
 """Operations of the network as functions: each with a plain-torch definition, some with native kernels."""
 
-from aicr_ext.ops.blocks import channel_attention, gated_feed_forward, spatial_attention
+from aicr_ext.ops.blocks import (
+    channel_attention,
+    gated_convolutions,
+    gated_feed_forward,
+    spatial_attention,
+    transposed_attention,
+)
 from aicr_ext.ops.decoupled_attention import decoupled_attention
 from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
 from aicr_ext.ops.gelu_gate import gelu_gate
@@ -9,9 +15,11 @@ from aicr_ext.ops.layer_norm2d import layer_norm2d
 __all__ = [
     "channel_attention",
     "decoupled_attention",
+    "gated_convolutions",
     "gated_depthwise_conv3x3",
     "gated_feed_forward",
     "gelu_gate",
     "layer_norm2d",
     "spatial_attention",
+    "transposed_attention",
 ]

@@ -22,7 +22,13 @@ from aicr_ext.ops.decoupled_attention import decoupled_attention
 from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
 from aicr_ext.ops.layer_norm2d import layer_norm2d
 
-__all__ = ["channel_attention", "gated_feed_forward", "spatial_attention"]
+__all__ = [
+    "channel_attention",
+    "gated_convolutions",
+    "gated_feed_forward",
+    "spatial_attention",
+    "transposed_attention",
+]
 
 #: Values of the widest intermediate tensor of one strip. Fixed, so that a shape always gives the same strips.
 STRIP_VALUES = 1 << 20
@@ -44,17 +50,85 @@ def strips(x: Tensor, widest: int, reach: int) -> Iterator[tuple[Tensor, slice, 
         yield x[:, :, first:last], slice(start - first, stop - first), slice(start, stop)
 
 
-def over_strips(x: Tensor, widest: int, reach: int, branch: Callable[[Tensor, slice], Tensor]) -> Tensor:
-    """x + branch(x), strip by strip; ``branch`` gets a strip with its margin and the rows of it to return."""
+def over_strips(
+    x: Tensor, widest: int, reach: int, branch: Callable[[Tensor, slice], Tensor], residual: bool = True
+) -> Tensor:
+    """x + branch(x), or branch(x), strip by strip; ``branch`` gets a strip with its margin and the rows to return."""
+
+    def rows(block: Tensor, keep: slice, out: Tensor | None = None) -> Tensor:
+        result = branch(block, keep)
+        if residual:
+            return torch.add(block[:, :, keep], result, out=out)
+        return result if out is None else out.copy_(result)
+
     parts = strips(x, widest, reach)
     block, keep, place = next(parts)
     if place.stop == x.shape[2]:
-        return x + branch(block, keep)
+        return rows(block, keep)
     out = torch.empty_like(x)
-    torch.add(block[:, :, keep], branch(block, keep), out=out[:, :, place])
+    rows(block, keep, out[:, :, place])
     for block, keep, place in parts:
-        torch.add(block[:, :, keep], branch(block, keep), out=out[:, :, place])
+        rows(block, keep, out[:, :, place])
     return out
+
+
+#: A convolution's weight and bias.
+Projection = tuple[Tensor, Tensor | None]
+
+
+def transposed_attention(
+    x: Tensor,
+    qkv: Projection,
+    qkv_dwconv: Projection,
+    temperature: Tensor,
+    project_out: Projection,
+    *,
+    groups: int,
+    norm: Callable[[Tensor], Tensor] | None = None,
+    residual: bool = False,
+) -> Tensor:
+    """Attention between channels instead of pixels (Restormer's MDTA), optionally of a norm of x, and added to x.
+
+    Queries and keys are L2-normalised over the picture; the (C / groups, C / groups) attention map of each group is
+    shared by every pixel.
+
+    Args:
+        x: (B, C, H, W).
+        qkv: weight (3C, C, 1, 1) and bias (3C,) or None; ``qkv_dwconv``: (3C, 1, 3, 3), zero padding, and bias.
+        temperature: ``groups`` values, factors of the cosine scores.
+        project_out: (C, C, 1, 1), and bias.
+        groups: number of heads; divides C.
+        norm: applied to x first.
+        residual: return x + the attention.
+    """
+    c = x.shape[1]
+
+    def project(block: Tensor, keep: slice, part: slice) -> Tensor:
+        t = F.conv2d(block if norm is None else norm(block), qkv[0][part], _part(qkv[1], part))
+        weight, bias = qkv_dwconv[0][part], _part(qkv_dwconv[1], part)
+        return F.conv2d(t, weight, bias, padding=1, groups=t.shape[1])[:, :, keep]
+
+    def pixels(t: Tensor) -> Tensor:
+        return t.permute(0, 2, 3, 1).flatten(1, 2)
+
+    def value_branch(block: Tensor, keep: slice) -> Tensor:
+        v = project(block, keep, slice(2 * c, 3 * c))
+        out = pixels(v) @ folded
+        if project_out[1] is not None:
+            out = out + project_out[1].to(out.dtype)
+        return out.unflatten(1, v.shape[2:]).permute(0, 3, 1, 2)
+
+    sums = [
+        gram(*pixels(project(block, keep, slice(0, 2 * c))).split(c, 2), groups)
+        for block, keep, _ in strips(x, 2 * c, 1)
+    ]
+    attention = attention_map(*(sum(parts[1:], parts[0]) for parts in zip(*sums, strict=True)), temperature)
+    folded = fold_attention(attention, project_out[0]).transpose(1, 2).to(x.dtype)
+    return over_strips(x, 2 * c, 1, value_branch, residual)
+
+
+def _part(bias: Tensor | None, part: slice) -> Tensor | None:
+    return None if bias is None else bias[part]
 
 
 def channel_attention(
@@ -73,54 +147,45 @@ def channel_attention(
     Args:
         x: (B, C, H, W).
         norm: (C,) weight of the norm.
-        qkv: (3C, C, 1, 1); ``qkv_dwconv``: (3C, 1, 3, 3), zero padding.
-        temperature: (groups,) factor of the cosine scores.
-        project_out: (C, C, 1, 1).
-        groups: N_g, divides C.
+        qkv, qkv_dwconv, temperature, project_out, groups: as :func:`transposed_attention`, without biases.
     """
-    c = x.shape[1]
+    return transposed_attention(
+        x,
+        (qkv, None),
+        (qkv_dwconv, None),
+        temperature,
+        (project_out, None),
+        groups=groups,
+        norm=lambda t: layer_norm2d(t, norm, eps),
+        residual=True,
+    )
 
-    def project(block: Tensor, keep: slice, part: slice) -> Tensor:
-        t = F.conv2d(layer_norm2d(block, norm, eps), qkv[part])
-        return F.conv2d(t, qkv_dwconv[part], padding=1, groups=t.shape[1])[:, :, keep]
 
-    def pixels(t: Tensor) -> Tensor:
-        return t.permute(0, 2, 3, 1).flatten(1, 2)
-
-    def value_branch(block: Tensor, keep: slice) -> Tensor:
-        v = project(block, keep, slice(2 * c, 3 * c))
-        return (pixels(v) @ folded).unflatten(1, v.shape[2:]).permute(0, 3, 1, 2)
-
-    sums = [
-        gram(*pixels(project(block, keep, slice(0, 2 * c))).split(c, 2), groups)
-        for block, keep, _ in strips(x, 2 * c, 1)
-    ]
-    attention = attention_map(*(sum(parts[1:], parts[0]) for parts in zip(*sums, strict=True)), temperature)
-    folded = fold_attention(attention, project_out).transpose(1, 2).to(x.dtype)
-    return over_strips(x, 2 * c, 1, value_branch)
+def wide(t: Tensor) -> Tensor:
+    return t if t.dtype == torch.float64 else t.float()
 
 
 def gram(q: Tensor, k: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Per group q^T k and the squared row norms of q and k, from (B, pixels, C); all float32.
+    """Per group q^T k and the squared row norms of q and k, from (B, pixels, C); all float32 (float64 for float64).
 
     They are sums over pixels, so those of a picture are the sums of those of its parts.
     """
     q = q.unflatten(2, (groups, -1)).transpose(1, 2)
     k = k.unflatten(2, (groups, -1)).transpose(1, 2)
-    return (q.transpose(2, 3) @ k).float(), q.float().square().sum(2), k.float().square().sum(2)
+    return wide(q.transpose(2, 3) @ k), wide(q).square().sum(2), wide(k).square().sum(2)
 
 
 def attention_map(scores: Tensor, q_norm: Tensor, k_norm: Tensor, temperature: Tensor) -> Tensor:
     """Softmax over keys of the cosine scores times the temperature: (B, groups, C/groups, C/groups)."""
     q_inverse = torch.rsqrt(q_norm.clamp_min(1e-24))[..., :, None]
     k_inverse = torch.rsqrt(k_norm.clamp_min(1e-24))[..., None, :]
-    return (scores * q_inverse * k_inverse * temperature.float().view(-1, 1, 1)).softmax(-1)
+    return (scores * q_inverse * k_inverse * wide(temperature).view(-1, 1, 1)).softmax(-1)
 
 
 def fold_attention(attention: Tensor, project_out: Tensor) -> Tensor:
     """W_out · blockdiag(A), one (C, C) matrix per picture, so that A·v never exists as a tensor."""
     b, g, d, _ = attention.shape
-    blocks = project_out.float().reshape(-1, g, d).transpose(0, 1)
+    blocks = wide(project_out).reshape(-1, g, d).transpose(0, 1)
     return (blocks @ attention).transpose(1, 2).reshape(b, -1, g * d)
 
 
@@ -154,19 +219,50 @@ def spatial_attention(
     return over_strips(x, 2 * x.shape[1], reach, branch)
 
 
+def gated_convolutions(
+    x: Tensor,
+    project_in: Projection,
+    dwconv: Projection,
+    project_out: Projection,
+    *,
+    activation: str | None = "gelu",
+    norm: Callable[[Tensor], Tensor] | None = None,
+    residual: bool = False,
+) -> Tensor:
+    """The gated depthwise feed-forward (Restormer's GDFN), optionally of a norm of x, and added to x.
+
+    Args:
+        x: (B, C, H, W).
+        project_in: weight (2h, C, 1, 1) and bias (2h,) or None; ``dwconv``: (2h, 1, 3, 3), zero padding, and bias;
+            ``project_out``: (C, h, 1, 1), and bias.
+        activation: of the first half before it multiplies the second: ``"gelu"`` or None.
+        norm: applied to x first.
+        residual: return x + the feed-forward.
+    """
+
+    def branch(block: Tensor, keep: slice) -> Tensor:
+        t = F.conv2d(block if norm is None else norm(block), *project_in)
+        t = gated_depthwise_conv3x3(t, *dwconv, activation=activation)[:, :, keep]
+        return F.conv2d(t, *project_out)
+
+    return over_strips(x, project_in[0].shape[0], 1, branch, residual)
+
+
 def gated_feed_forward(
     x: Tensor, norm: Tensor, project_in: Tensor, dwconv: Tensor, project_out: Tensor, *, eps: float = 1e-5
 ) -> Tensor:
-    """x + GDFN(LN x): gated depthwise feed-forward (Restormer).
+    """x + GDFN(LN x): gated depthwise feed-forward, as AICR has it.
 
     Args:
         x: (B, C, H, W).
         norm: (C,) weight of the norm.
-        project_in: (2h, C, 1, 1); ``dwconv``: (2h, 1, 3, 3), zero padding; ``project_out``: (C, h, 1, 1).
+        project_in, dwconv, project_out: as :func:`gated_convolutions`, without biases.
     """
-
-    def branch(block: Tensor, keep: slice) -> Tensor:
-        t = F.conv2d(layer_norm2d(block, norm, eps), project_in)
-        return F.conv2d(gated_depthwise_conv3x3(t, dwconv)[:, :, keep], project_out)
-
-    return over_strips(x, project_in.shape[0], 1, branch)
+    return gated_convolutions(
+        x,
+        (project_in, None),
+        (dwconv, None),
+        (project_out, None),
+        norm=lambda t: layer_norm2d(t, norm, eps),
+        residual=True,
+    )

@@ -1,0 +1,251 @@
+"""accelerate and restore_modules: what they recognise, what they leave, and that results stay what they were."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import aicr_ext
+from aicr_ext.ops import blocks
+from benchmarks.restormer import Attention, Block, FeedForward, LayerNorm, Restormer
+
+
+def tiny() -> Restormer:
+    torch.manual_seed(0)
+    return Restormer(dim=16, blocks=(1, 1, 1, 1), heads=(1, 2, 4, 8), refinement=1).eval()
+
+
+def picture(side: int = 48) -> torch.Tensor:
+    return torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1))
+
+
+class BiasFreeNorm(nn.Module):
+    """Restormer's other norm, which does not subtract the mean."""
+
+    class Body(nn.Module):
+        def __init__(self, dim: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(dim))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x / (x.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt() * self.weight
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.body = self.Body(dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
+
+
+class LayerNorm2d(nn.Module):
+    """NAFNet's, with parameters of its own and an eps."""
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim)), eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        centred = x - x.mean(1, keepdim=True)
+        scale = (centred.square().mean(1, keepdim=True) + self.eps).sqrt()
+        return centred / scale * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+class PlainGate(FeedForward):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a, b = self.dwconv(self.project_in(x)).chunk(2, 1)
+        return self.project_out(a * b)
+
+
+class Tanh(FeedForward):
+    """The parameters of a known kind, another gate."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a, b = self.dwconv(self.project_in(x)).chunk(2, 1)
+        return self.project_out(a.tanh() * b)
+
+
+def test_a_whole_network_gives_the_same_picture_and_back():
+    model, x = tiny(), picture()
+    keys = list(model.state_dict())
+    with torch.no_grad():
+        expected = model(x)
+        report = aicr_ext.accelerate(model)
+        found = model(x)
+    assert report.left == {}
+    assert sorted(report.replaced.values()) == 8 * ["attention"] + 8 * ["feed-forward"] + 16 * ["norm"]
+    assert str(report) == "32 modules run through aicr_ext: 8 attention, 8 feed-forward, 16 norm"
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert list(model.state_dict()) == keys
+    with torch.no_grad():
+        assert aicr_ext.restore_modules(model) == 32
+        assert aicr_ext.restore_modules(model) == 0
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_operators_of_this_package_run(monkeypatch):
+    model = tiny()
+    aicr_ext.accelerate(model)
+    calls = []
+    monkeypatch.setattr(
+        blocks, "gated_depthwise_conv3x3", lambda x, *_, **__: calls.append(x.shape) or x.chunk(2, 1)[0]
+    )
+    with torch.no_grad():
+        model(picture())
+    assert len(calls) == 8
+
+
+def test_large_maps_pass_in_strips(monkeypatch):
+    monkeypatch.setattr(blocks, "STRIP_VALUES", 1)
+    model, x = tiny(), picture(64)
+    with torch.no_grad():
+        expected = model(x)
+        aicr_ext.accelerate(model)
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients_stay_the_same(recompute):
+    model, x = tiny().double(), picture().double()
+
+    def gradients(network: nn.Module) -> list[torch.Tensor]:
+        return torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
+
+    accelerated = copy.deepcopy(model)
+    aicr_ext.accelerate(accelerated, recompute=recompute)
+    torch.testing.assert_close(gradients(accelerated), gradients(model), rtol=1e-7, atol=1e-7)
+
+
+def test_recomputing_keeps_less():
+    def kept(recompute: bool) -> int:
+        module, total = FeedForward(32, 2.66), [0]
+        aicr_ext.accelerate(module, recompute=recompute)
+
+        def note(t: torch.Tensor) -> torch.Tensor:
+            total[0] += t.numel()
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+            module(torch.rand(1, 32, 32, 32, requires_grad=True))
+        return total[0]
+
+    assert kept(True) < kept(False) / 3
+
+
+@pytest.mark.parametrize(
+    "make, kind",
+    [
+        (lambda: Attention(24, 3, bias=True), "attention"),
+        (lambda: FeedForward(16, 2.66, bias=True), "feed-forward"),
+        (lambda: PlainGate(16, 2.0), "feed-forward"),
+        (lambda: LayerNorm(16), "norm"),
+        (lambda: BiasFreeNorm(16), "norm"),
+        (lambda: LayerNorm2d(16), "norm"),
+        (lambda: LayerNorm2d(16, eps=1e-3), "norm"),
+    ],
+)
+def test_variants_are_recognised(make, kind):
+    torch.manual_seed(0)
+    module = make()
+    for parameter in module.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    channels = next(iter(module.parameters())).shape[0] if kind == "norm" else module.project_out.out_channels
+    x = torch.randn(2, channels, 9, 12)
+    with torch.no_grad():
+        expected = module(x)
+        report = aicr_ext.accelerate(module)
+        assert (report.replaced, report.left) == ({"": kind}, {})
+        torch.testing.assert_close(module(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_computes_something_else_is_left_with_a_reason():
+    model = nn.Sequential(Tanh(16, 2.0), FeedForward(16, 2.0))
+    report = aicr_ext.accelerate(model)
+    assert report.replaced == {"1": "feed-forward"}
+    assert report.left["0"].startswith("its parameters are those of a known feed-forward, its results are not")
+    assert str(report).splitlines()[1].startswith("left 0: its parameters")
+    assert "forward" not in vars(model[0])
+
+
+def test_other_modules_are_nobodys_business():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.GroupNorm(2, 8), nn.LayerNorm(8), nn.GELU())
+    report = aicr_ext.accelerate(model)
+    assert (report.replaced, report.left) == ({}, {})
+    assert str(report) == "0 modules run through aicr_ext"
+
+
+def test_hooks_and_strange_forwards_are_respected():
+    hooked, patched = FeedForward(16, 2.0), FeedForward(16, 2.0)
+    hooked.dwconv.register_forward_hook(lambda *_: None)
+    patched.forward = lambda x: x
+    report = aicr_ext.accelerate(nn.ModuleList([hooked, patched]))
+    assert report.left == {
+        "0": "its part dwconv has hooks, which would no longer run",
+        "1": "its forward method was replaced by somebody else",
+    }
+
+
+def test_hooks_on_the_module_itself_run():
+    module, seen = FeedForward(16, 2.0), []
+    module.register_forward_hook(lambda *_: seen.append(1))
+    aicr_ext.accelerate(module)
+    module(torch.rand(1, 16, 8, 8))
+    assert seen == [1]
+
+
+def test_twice_is_once_and_copies_stay_accelerated():
+    model = Block(16, 2, 2.0)
+    first, second = aicr_ext.accelerate(model), aicr_ext.accelerate(model)
+    assert first.replaced == second.replaced
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        twin.ffn.project_out.weight.zero_()
+        x = torch.rand(1, 16, 8, 8)
+        assert not twin.ffn(x).any()
+        assert model.ffn(x).any()
+    assert aicr_ext.restore_modules(twin) == 4
+    assert aicr_ext.restore_modules(model) == 4
+
+
+def test_other_calls_reach_the_module_itself():
+    norm = LayerNorm2d(4)
+    aicr_ext.accelerate(norm)
+    with pytest.raises(TypeError, match="forward"):
+        norm(torch.rand(1, 4, 2, 2), "more")
+    assert norm(torch.rand(4, 2, 2)[None].expand(1, 1, 4, 2, 2)[0]).shape == (1, 4, 2, 2)
+
+
+def test_parameters_without_values_are_left():
+    with torch.device("meta"):
+        module = FeedForward(16, 2.0)
+    assert aicr_ext.accelerate(module).left == {"": "its parameters are on the meta device"}
+
+
+def test_compile():
+    model, x = Block(16, 2, 2.0).eval(), torch.rand(1, 16, 16, 16)
+    with torch.no_grad():
+        expected = model(x)
+        aicr_ext.accelerate(model)
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_autocast_and_low_precision():
+    model, x = Block(16, 2, 2.0).eval(), torch.rand(1, 16, 16, 16)
+    with torch.no_grad():
+        exact = model(x)
+        aicr_ext.accelerate(model)
+        with torch.autocast("cpu", torch.bfloat16):
+            low = model(x)
+        half = model.bfloat16()(x.bfloat16())
+    assert F.mse_loss(low.float(), exact) < 1e-3
+    assert F.mse_loss(half.float(), exact) < 1e-3
+
+
+def test_not_a_module():
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
+        aicr_ext.accelerate("restormer")
