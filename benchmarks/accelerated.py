@@ -1,8 +1,8 @@
-"""A network of Restormer's published shape, as it is and accelerated: ``python -m benchmarks.accelerated [--csv FILE]``.
+"""A network of Restormer's published shape, as it is and accelerated: ``python -m benchmarks.accelerated``.
 
 Inference in float32 and under bfloat16 autocast, and a training step on half of the side. Each row runs in a process
-of its own, so that the memory it adds is its own; paths take turns, ``--rounds`` times. The error is the largest difference
-of the picture to that of eager PyTorch in float32.
+of its own, so that the memory it adds is its own; paths take turns, ``--rounds`` times. The error is the largest
+difference of the picture to that of eager PyTorch in float32.
 """
 
 from __future__ import annotations
