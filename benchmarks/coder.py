@@ -6,7 +6,8 @@ one thread and with two, each of which has a stream of its own; then whatever ot
 (``benchmarks/other_coders.py``). They take turns, so that a busy machine is the same to all.
 
 Times are processor time of the threads, not of the clock: waiting for a core does not count, sharing its
-caches with other programs does. With two threads the slower one counts. The overhead is that of the whole
+caches with other programs does. The fastest round counts, the one that other programs disturbed least; with two
+threads it is the slower one's. The overhead is that of the whole
 stream over the ideal code length of the same symbols.
 """
 
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -120,15 +120,15 @@ def run(name: str, weights: np.ndarray, count: int, rounds: int) -> list[dict[st
             decoding.append(processor_time(lambda c=coder, d=data: c.decode(d, index), threads))
     native.select_coder_isa("")
     for row, (encoding, decoding, _) in zip(rows, times, strict=True):
-        row["encode Msym/s"] = row["symbols"] / statistics.median(encoding) / 1e6
-        row["decode Msym/s"] = row["symbols"] / statistics.median(decoding) / 1e6
+        row["encode Msym/s"] = row["symbols"] / min(encoding) / 1e6
+        row["decode Msym/s"] = row["symbols"] / min(decoding) / 1e6
     return rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.coder", description="speed of the entropy coder")
     parser.add_argument("--symbols", type=int, default=1_000_000, help="per stream (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="of which the median counts (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="of which the fastest counts (default: %(default)s)")
     parser.add_argument("--csv", help="also write the table to this file; 'auto' names it after the processor")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)  # of the other coders

@@ -31,6 +31,10 @@ def sets() -> dict[str, TableSet]:
     twice = tables_of(rows * 2, full.offsets.tolist() * 2, full.shifts.tolist() * 2)  # 256 tables: every index
     steep = tables_of([[1, 16383], [8192] * 2, []], [-8, 7, 0], [7, 7, 0])  # most raw bits the vector code takes
     steeper = tables_of([[1, 16383], [8192] * 2, []], [-8, 7, 0], [12, 8, 0])
+    # All numbers of raw bits side by side, with one table more than the vector code finds in a single step.
+    slopes = tables_of(
+        [[9000, 7000, 384]] * 129, [t % 5 - 3 for t in range(129)], [(5 * t + t // 8) % 8 for t in range(129)]
+    )
     # Table 0 is no skip table here, so that whole groups of it are coded.
     first = tables_of([rng.permutation([1000] * 16 + [384]).tolist(), []], [-8, 0])
     return {
@@ -38,12 +42,13 @@ def sets() -> dict[str, TableSet]:
         "twice": twice,
         "steep": steep,
         "steeper": steeper,
+        "slopes": slopes,
         "first": first,
         "mixed": mixed_tables(),
     }
 
 
-NAMES = ["gaussian", "twice", "steep", "steeper", "first", "mixed"]
+NAMES = ["gaussian", "twice", "steep", "steeper", "slopes", "first", "mixed"]
 
 
 def everywhere(code):

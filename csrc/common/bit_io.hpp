@@ -101,9 +101,10 @@ class BitReader {
   // is known that there were that many, the step over them.
   uint64_t window(uint64_t position) const {
     uint64_t bits;
-    std::memcpy(&bits, data_ + (position >> 3), 8);
+    std::memcpy(&bits, byte_at(position), 8);
     return bits >> (position & 7);
   }
+  const uint8_t* byte_at(uint64_t position) const { return data_ + (position >> 3); }
   uint64_t position() const { return position_; }
   bool has(uint64_t count) const { return size_bits_ - position_ >= count; }
   void skip(uint64_t count) { position_ += count; }

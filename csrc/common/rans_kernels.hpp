@@ -28,6 +28,10 @@ constexpr size_t kReadPadding = 2 * kMaxGroup + 128;
 // Words in front of the last one put down that encode kernels may overwrite.
 constexpr size_t kWritePadding = 32;
 
+// Symbols that are decoded before the next step takes them up: so many that they are still in the first cache
+// then, and a checksum of four strands (see crc32c.hpp).
+constexpr size_t kChunk = 8 * kMaxGroup;
+
 struct DecodeLanes {
   alignas(64) std::array<uint32_t, kWideLanes> states{};
   const uint8_t* word = nullptr;  // the next; the section need not be aligned
@@ -49,18 +53,16 @@ struct Unchecked {
 struct RansKernels {
   const char* name;
 
-  // Table entries of `groups` whole groups. False as soon as a group has read past words_end. The states of a
-  // round wait for those of the round before, and a processor has little else to do meanwhile: kernels may
-  // take symbols into the checksum on the side.
+  // Table entries of `groups` whole groups. False as soon as a group has read past words_end.
   using Decode = bool (*)(const TableSet& tables, const uint8_t* index, size_t groups, DecodeLanes& lanes,
-                          uint8_t* entry, Unchecked& unchecked);
+                          uint8_t* entry);
   Decode decode_wide;
   Decode decode_narrow;
 
   // Symbols of entries, with their raw bits: as many leading blocks as hold no escape and have all their
-  // bits; returns the number of symbols done.
+  // bits; returns the number of symbols done. May take what is unchecked into the checksum on the side.
   using Join = size_t (*)(const TableSet& tables, const uint8_t* index, const uint8_t* entry, size_t count,
-                          BitReader& raw, int16_t* symbols);
+                          BitReader& raw, int16_t* symbols, Unchecked& unchecked);
   Join join;
 
   // Codes `groups` whole groups, the last one first; `index` and `entry` are those of the first.

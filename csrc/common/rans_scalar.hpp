@@ -41,18 +41,16 @@ inline void decode_group_scalar(const uint64_t* tables, const uint8_t* index, si
       if (!kWhole && i >= count) break;
       uint32_t state = states[lane];
       const uint64_t bucket = tables[index[i] * kBuckets + ((state >> kBucketBits) & (kBuckets - 1))];
-      const uint32_t within = state & (kBucketSlots - 1), threshold = bucket & (kBucketSlots - 1);
+      const uint32_t rest = ~state & (kBucketSlots - 1), reach = bucket & (kBucketSlots - 1);
       // Whether it is the second entry, and below whether a word is due, is as good as random: compilers make
       // branches of conditions, so these are masks of all ones or none.
-      const auto second = ~static_cast<uint32_t>(static_cast<int32_t>(within - threshold) >> 31);
+      const auto second = ~static_cast<uint32_t>(static_cast<int32_t>(reach - rest) >> 31);
       const uint64_t fields = bucket >> (kSecondEntry & second);
-      const uint32_t frequency_less_1 = (fields >> 8) & (kProbabilityOne - 1);
-      entry[i] = static_cast<uint8_t>((fields >> 22) & (kMaxEntries - 1));
-      const auto second_bias = static_cast<uint32_t>(static_cast<int64_t>(bucket) >> 48);
-      const uint32_t first_bias = frequency_less_1 - threshold;
-      const uint32_t bias = first_bias ^ ((first_bias ^ second_bias) & second);
-      const uint32_t high = state >> kProbabilityBits;
-      state = frequency_less_1 * high + (high + within + 1) + bias;
+      const uint32_t frequency = (fields >> kFrequencyAt) & kFrequencyMask;
+      entry[i] = static_cast<uint8_t>((fields >> kNumberAt) & (kMaxEntries - 1));
+      const uint32_t second_bias = static_cast<uint32_t>(bucket >> kSecondBiasAt) - kProbabilityOne;
+      const uint32_t bias = reach + ((second_bias - reach) & second);
+      state = frequency * ((state >> kProbabilityBits) + 1) + bias - rest;
       uint16_t next;
       std::memcpy(&next, word, sizeof(next));
       const auto due = static_cast<uint32_t>(static_cast<int32_t>(state - kStateLow) >> 31);
@@ -63,10 +61,9 @@ inline void decode_group_scalar(const uint64_t* tables, const uint8_t* index, si
   words = word;
 }
 
-// Leaves the checksum alone.
 template <int kLanes>
 bool decode_scalar(const TableSet& tables, const uint8_t* index, size_t groups, DecodeLanes& lanes,
-                   uint8_t* entry, Unchecked&) {
+                   uint8_t* entry) {
   constexpr size_t kGroup = kRounds * kLanes;
   // Copies, because a store to `entry` could otherwise be one to these.
   std::array<uint32_t, kWideLanes> states = lanes.states;
@@ -80,8 +77,9 @@ bool decode_scalar(const TableSet& tables, const uint8_t* index, size_t groups, 
 }
 
 // Raw bits are read as if they were there, and counted once per block: eight symbols have less than 57.
+// Leaves the checksum alone.
 inline size_t join_scalar(const TableSet& tables, const uint8_t* index, const uint8_t* entry, size_t count,
-                          BitReader& raw, int16_t* symbols) {
+                          BitReader& raw, int16_t* symbols, Unchecked&) {
   if (!tables.is_compact()) return 0;
   constexpr size_t kWindow = 8;
   size_t done = 0;

@@ -126,15 +126,13 @@ class RansReader {
 
  private:
   void decode_symbols(const uint8_t* index, size_t count, const TableSet& tables, int16_t* symbols) {
-    // So many symbols at a time that they are still in the first cache when the next step takes them up. They
-    // go into the checksum while the lanes are at the next ones.
-    constexpr size_t kChunk = 8 * kMaxGroup;
+    // The symbols of a chunk go into the checksum while those of the next are made.
     alignas(64) std::array<uint8_t, kChunk> entry;
     for (size_t first = 0; first < count; first += kChunk) {
       const size_t chunk = std::min(kChunk, count - first);
       if (!decode(index + first, chunk, tables, entry.data())) throw StreamError(StreamFault::kWords);
-      check();
       join(entry.data(), index + first, chunk, tables, symbols + first);
+      check();
       unchecked_.first = symbols + first;
       unchecked_.count = chunk;
     }
@@ -146,7 +144,7 @@ class RansReader {
     const bool wide = state_.lane_count == kWideLanes;
     const size_t group = static_cast<size_t>(kRounds * state_.lane_count), groups = count / group;
     const auto whole = wide ? kernels_.decode_wide : kernels_.decode_narrow;
-    if (!whole(tables, index, groups, lanes_, entry, unchecked_)) return false;
+    if (!whole(tables, index, groups, lanes_, entry)) return false;
     if (const size_t done = groups * group; done < count) {
       const auto rest =
           wide ? decode_group_scalar<kWideLanes, false> : decode_group_scalar<kNarrowLanes, false>;
@@ -159,7 +157,8 @@ class RansReader {
   void join(const uint8_t* entry, const uint8_t* index, size_t count, const TableSet& tables,
             int16_t* symbols) {
     for (size_t done = 0; done < count;) {
-      done += kernels_.join(tables, index + done, entry + done, count - done, raw_, symbols + done);
+      done +=
+          kernels_.join(tables, index + done, entry + done, count - done, raw_, symbols + done, unchecked_);
       const size_t end = std::min(count, done + kBlock);
       BitReader raw = raw_;
       for (; done < end; ++done) symbols[done] = join_one(entry[done], tables.info(index[done]), raw);

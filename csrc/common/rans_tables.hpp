@@ -20,23 +20,33 @@ namespace aicr {
 // belong to its first entry, the others to its second. Decoding a slot takes one look-up of 64 bits, one
 // comparison and no search.
 //
-// The first entry of a bucket always takes its last slots there, so the rank of a slot of it is
-// within + frequency - threshold and needs no field. A bucket of one entry has the threshold 0 and that entry
-// as its second.
+// With the entry's frequency and the rank of the slot, a state x becomes frequency * (x >> 14) + rank. The
+// fields are such that few instructions do that. Let rest be the number of slots behind x's own in the
+// bucket, 255 - x % 256; then
 //
-//   bits   0 ..  7  threshold
-//          8 .. 21  first entry: frequency - 1
-//         22 .. 27  first entry: its number, kEscapeMark for the escape
-//         28 .. 41  second entry: frequency - 1, so that 20 bits further right it takes the first one's place
-//         42 .. 47  second entry: its number, likewise
-//         48 .. 63  second entry, signed: rank of a slot - its place in the bucket - 1
+//   x becomes frequency * ((x >> 14) + 1) + bias - rest
+//
+// with the first entry if rest > reach, else with the second. reach is 255 - threshold. It is the bias of the
+// first entry, too, because that always takes its last slots in its bucket. A bucket of one entry has the
+// threshold 0 and that entry as its second.
+//
+//   bits   0 ..  7  reach
+//          8 .. 22  first entry: frequency
+//         23 .. 28  first entry: its number, kEscapeMark for the escape
+//         29 .. 43  second entry: frequency, so that 21 bits further right it takes the first one's place
+//         44 .. 49  second entry: its number, likewise
+//         50 .. 63  second entry: bias + 2^14; its bias is -2^14 .. -1
 //
 // A skip table is the table of one entry: it leaves every state as it is and never asks for a word, so no
 // decoder needs to know about it.
 constexpr int kBuckets = 64;
 constexpr int kBucketBits = 8;
 constexpr uint32_t kBucketSlots = 1u << kBucketBits;
-constexpr int kSecondEntry = 20;  // by how much the second entry's fields lie further left
+constexpr int kFrequencyAt = 8;
+constexpr uint32_t kFrequencyMask = 2 * kProbabilityOne - 1;  // 2^14, of a skip table, is one of them
+constexpr int kNumberAt = 23;
+constexpr int kSecondEntry = 21;  // by how much the second entry's fields lie further left
+constexpr int kSecondBiasAt = 50;
 
 // What turns a table entry into a symbol and back. The defaults are those of a skip table, whose only entry,
 // 0, is no escape and stands for the symbol 0.
@@ -151,6 +161,10 @@ class TableSet {
     return entry == info_[t].regular ? static_cast<uint64_t>(kEscapeMark) : entry;
   }
 
+  static uint64_t fields_of(uint32_t frequency, uint64_t number) {
+    return uint64_t{frequency} << kFrequencyAt | number << kNumberAt;
+  }
+
   // Each bucket takes what is left of the rarest entry (at most a whole bucket) and is filled up with the
   // most frequent one. The most frequent always has enough left: after j buckets the rests sum to (64 - j) *
   // 256, and at most 64 - j entries have any, because every bucket but a full one uses an entry up.
@@ -172,11 +186,11 @@ class TableSet {
       left[rarest] -= threshold;
       const uint32_t used = row[commonest] - left[commonest];
       left[commonest] -= kBucketSlots - threshold;
-      const auto bias = static_cast<int64_t>(used) - threshold - 1;
-      decode_[t * kBuckets + b] = threshold | uint64_t{row[rarest] - 1} << 8 | number_of(t, rarest) << 22 |
-                                  uint64_t{row[commonest] - 1} << (kSecondEntry + 8) |
-                                  number_of(t, commonest) << (kSecondEntry + 22) |
-                                  static_cast<uint64_t>(bias) << 48;
+      const uint32_t reach = kBucketSlots - 1 - threshold;
+      const uint32_t second_bias = reach + used - row[commonest] + kProbabilityOne;
+      decode_[t * kBuckets + b] = reach | fields_of(row[rarest], number_of(t, rarest)) |
+                                  fields_of(row[commonest], number_of(t, commonest)) << kSecondEntry |
+                                  uint64_t{second_bias} << kSecondBiasAt;
     }
   }
 
@@ -209,12 +223,16 @@ class TableSet {
       };
       for (uint32_t b = 0; b < kBuckets; ++b) {
         const uint64_t bucket = decode_[t * kBuckets + b];
-        const uint32_t threshold = bucket & (kBucketSlots - 1), slot = b << kBucketBits;
-        const uint32_t first_frequency = ((bucket >> 8) & (kProbabilityOne - 1)) + 1;
-        const auto second_bias = static_cast<uint32_t>(static_cast<int64_t>(bucket) >> 48);
-        if (threshold > 0) add_run((bucket >> 22) & (kMaxEntries - 1), first_frequency - threshold, slot);
-        add_run((bucket >> (kSecondEntry + 22)) & (kMaxEntries - 1), threshold + second_bias + 1,
-                slot + threshold);
+        const uint32_t reach = bucket & (kBucketSlots - 1), threshold = kBucketSlots - 1 - reach;
+        const uint32_t slot = b << kBucketBits;
+        const uint64_t second = bucket >> kSecondEntry;
+        const uint32_t first_frequency = (bucket >> kFrequencyAt) & kFrequencyMask;
+        const uint32_t second_frequency = (second >> kFrequencyAt) & kFrequencyMask;
+        const uint32_t used =
+            second_frequency + static_cast<uint32_t>(bucket >> kSecondBiasAt) - kProbabilityOne - reach;
+        if (threshold > 0)
+          add_run((bucket >> kNumberAt) & (kMaxEntries - 1), first_frequency - threshold, slot);
+        add_run((second >> kNumberAt) & (kMaxEntries - 1), used, slot + threshold);
       }
       const std::vector<uint32_t> row = row_of(t);
       for (size_t k = 0; k < row.size(); ++k) encode_.add(t, number_of(t, k), row[k], runs[number_of(t, k)]);

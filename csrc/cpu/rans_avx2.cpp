@@ -9,25 +9,24 @@ namespace {
 
 template <int kLanes>
 AICR_AVX2 bool decode(const TableSet& tables, const uint8_t* index, size_t groups, DecodeLanes& lanes,
-                      uint8_t* entry, Unchecked& unchecked) {
+                      uint8_t* entry) {
   constexpr size_t kGroup = kRounds * kLanes;
   constexpr int kParts = kLanes / kRegister;
   const uint64_t* table = tables.decode_table();
   const bool first_is_skip = tables.first_is_skip();
-  const __m256i byte = _mm256_set1_epi32(255), probability = _mm256_set1_epi32(kProbabilityOne - 1);
+  const __m256i byte = _mm256_set1_epi32(255), frequency_mask = _mm256_set1_epi32(kFrequencyMask);
+  const __m256i probability_one = _mm256_set1_epi32(kProbabilityOne);
   const __m256i number = _mm256_set1_epi32(kMaxEntries - 1), one = _mm256_set1_epi32(1);
   const __m256i state_low = _mm256_set1_epi32(kStateLow);
   __m256i state[kParts];
   for (int p = 0; p < kParts; ++p) state[p] = load(lanes.states.data() + kRegister * p);
   const uint8_t* word = lanes.word;
-  Unchecked mine = unchecked;  // a copy, which no store to entries can change
   for (; groups > 0 && word <= lanes.words_end; --groups, index += kGroup, entry += kGroup) {
     __m256i entries[kParts];
     for (int p = 0; p < kParts; ++p) entries[p] = _mm256_setzero_si256();
     const bool skipped = first_is_skip && all_zero(index, kParts);
 #pragma GCC unroll 4
     for (int round = 0; round < kRounds; ++round) {
-      check<kLanes>(mine);
       if (skipped) continue;
 #pragma GCC unroll 4
       for (int p = 0; p < kParts; ++p) {
@@ -35,20 +34,20 @@ AICR_AVX2 bool decode(const TableSet& tables, const uint8_t* index, size_t group
         const __m256i bucket = _mm256_and_si256(_mm256_srli_epi32(x, kBucketBits), number);
         __m256i low, high;
         look_up(table, _mm256_or_si256(byte_at(load(index + 32 * p), round, 6), bucket), low, high);
-        const __m256i within = _mm256_and_si256(x, byte), threshold = _mm256_and_si256(low, byte);
-        const __m256i first = _mm256_cmpgt_epi32(threshold, within);
+        const __m256i rest = _mm256_andnot_si256(x, byte), reach = _mm256_and_si256(low, byte);
+        const __m256i first = _mm256_cmpgt_epi32(rest, reach);
         // See rans_tables.hpp for the fields.
         const __m256i second_fields =
             _mm256_or_si256(_mm256_srli_epi32(low, kSecondEntry), _mm256_slli_epi32(high, 32 - kSecondEntry));
         const __m256i fields = _mm256_blendv_epi8(second_fields, low, first);
-        const __m256i frequency_less_1 = _mm256_and_si256(_mm256_srli_epi32(fields, 8), probability);
-        const __m256i bias = _mm256_blendv_epi8(_mm256_srai_epi32(high, 16),
-                                                _mm256_sub_epi32(frequency_less_1, threshold), first);
+        const __m256i frequency = _mm256_and_si256(_mm256_srli_epi32(fields, kFrequencyAt), frequency_mask);
+        const __m256i second_bias =
+            _mm256_sub_epi32(_mm256_srli_epi32(high, kSecondBiasAt - 32), probability_one);
+        const __m256i bias = _mm256_blendv_epi8(second_bias, reach, first);
         entries[p] = _mm256_or_si256(entries[p], entry_at(fields, round));
-        const __m256i quotient = _mm256_srli_epi32(x, kProbabilityBits);
-        const __m256i rest = _mm256_add_epi32(_mm256_add_epi32(quotient, within), one);
+        const __m256i factor = _mm256_add_epi32(_mm256_srli_epi32(x, kProbabilityBits), one);
         const __m256i next =
-            _mm256_add_epi32(_mm256_mullo_epi32(frequency_less_1, quotient), _mm256_add_epi32(rest, bias));
+            _mm256_add_epi32(_mm256_mullo_epi32(frequency, factor), _mm256_sub_epi32(bias, rest));
         const __m256i needs = _mm256_cmpgt_epi32(state_low, next);
         const auto set = static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(needs)));
         const __m128i words = _mm_shuffle_epi8(load_128(word), load_128(kWordShuffles.spread[set]));
@@ -62,7 +61,6 @@ AICR_AVX2 bool decode(const TableSet& tables, const uint8_t* index, size_t group
   }
   for (int p = 0; p < kParts; ++p) store(lanes.states.data() + kRegister * p, state[p]);
   lanes.word = word;
-  unchecked = mine;
   return word <= lanes.words_end;
 }
 

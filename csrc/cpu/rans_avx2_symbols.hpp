@@ -34,15 +34,17 @@ AICR_AVX2_INLINE __m256i widen_signed(__m256i bytes, int half) {
 }
 
 AICR_AVX2 size_t join(const TableSet& tables, const uint8_t* index, const uint8_t* entry, size_t count,
-                      BitReader& reader, int16_t* symbols) {
+                      BitReader& reader, int16_t* symbols, Unchecked& unchecked) {
   if (!tables.is_compact()) return 0;
   const CompactInfo& info = tables.compact();
   const std::array<const uint8_t*, 2> bytes = {reinterpret_cast<const uint8_t*>(info.offset.data()),
                                                info.raw_mask.data()};
   const __m256i escape = _mm256_set1_epi8(kEscapeMark), one = _mm256_set1_epi16(1);
   BitReader raw = reader;  // a copy, which no store to symbols can change
+  ChunkChecksum checksum(unchecked, count);
   size_t done = 0;
   for (; done + kHalfBlock <= count; done += kHalfBlock) {
+    checksum.step<kHalfBlock>();
     const __m256i entries = load(entry + done);
     if (_mm256_movemask_epi8(_mm256_cmpeq_epi8(entries, escape)) != 0) break;
     __m256i found[2];
@@ -65,6 +67,7 @@ AICR_AVX2 size_t join(const TableSet& tables, const uint8_t* index, const uint8_
       store(symbols + done + 16 * h, _mm256_add_epi16(product, widen_signed(centred, h)));
     }
   }
+  if (done == count) checksum.finish(unchecked);
   reader = raw;
   return done;
 }

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "common/crc32c.hpp"
 #include "common/rans_kernels.hpp"
 
 #define AICR_AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt")))
@@ -83,7 +84,7 @@ AICR_AVX2_INLINE __m256i byte_at(__m256i bytes, int round, int bits) {
 
 // The entry's number out of the decoder's fields, in byte `round`; the rest is 0.
 AICR_AVX2_INLINE __m256i entry_at(__m256i fields, int round) {
-  const int right = 22 - 8 * round;
+  const int right = kNumberAt - 8 * round;
   return _mm256_and_si256(right < 0 ? _mm256_slli_epi32(fields, -right) : _mm256_srli_epi32(fields, right),
                           _mm256_set1_epi32((kMaxEntries - 1) << (8 * round)));
 }
@@ -166,20 +167,46 @@ AICR_AVX2_INLINE __m256i new_state(__m256i quotient, __m256i rank, __m256i cell_
   return _mm256_or_si256(_mm256_slli_epi32(quotient, kProbabilityBits), slot);
 }
 
-// Takes some symbols into the checksum. Each instruction waits for the one before it, so this costs little
-// only where there is much else to wait for.
-template <size_t kSymbols>
-AICR_AVX2_INLINE void check(Unchecked& unchecked) {
-  if (unchecked.count < kSymbols) return;
-  uint64_t crc = ~unchecked.crc;
-#pragma GCC unroll 8
-  for (size_t k = 0; k < kSymbols; k += 4) {
-    uint64_t four;
-    __builtin_memcpy(&four, unchecked.first + k, 8);
-    crc = _mm_crc32_u64(crc, four);
+// Takes a whole chunk into the checksum while another one's symbols are made, which hardly needs the integer
+// units: its four quarters side by side, because each instruction waits for the one before it.
+class ChunkChecksum {
+ public:
+  // Does nothing unless both are whole chunks: the one to be checked and that of the `count` symbols.
+  AICR_AVX2_INLINE ChunkChecksum(const Unchecked& unchecked, size_t count)
+      : whole_(unchecked.count == kChunk && count == kChunk),
+        at_(reinterpret_cast<const uint8_t*>(unchecked.first)),
+        strand_{static_cast<uint32_t>(~unchecked.crc), 0, 0, 0} {}
+
+  // To be called with each kSymbols of the `count`.
+  template <size_t kSymbols>
+  AICR_AVX2_INLINE void step() {
+    if (!whole_) return;
+#pragma GCC unroll 4
+    for (size_t i = 0; i < kSymbols / 16; ++i, at_ += 8) {
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) {
+        uint64_t four;
+        __builtin_memcpy(&four, at_ + k * crc32c_detail::kStrand, 8);
+        strand_[k] = _mm_crc32_u64(strand_[k], four);
+      }
+    }
   }
-  unchecked = {unchecked.first + kSymbols, unchecked.count - kSymbols, ~static_cast<uint32_t>(crc)};
-}
+
+  // After the last of them.
+  AICR_AVX2_INLINE void finish(Unchecked& unchecked) const {
+    if (!whole_) return;
+    uint64_t state = strand_[0];
+    for (int k = 1; k < 4; ++k) state = crc32c_detail::skip_strand(state) ^ strand_[k];
+    unchecked.crc = ~static_cast<uint32_t>(state);
+    unchecked.count = 0;
+  }
+
+ private:
+  static_assert(kChunk * sizeof(int16_t) == 4 * crc32c_detail::kStrand);
+  bool whole_;
+  const uint8_t* at_;
+  uint64_t strand_[4];
+};
 
 // Raw bits lie in the stream as they do in bytes put side by side, less the bits that are not there: one PDEP
 // makes eight symbols' bytes of them. False if there are not that many bits.
