@@ -19,6 +19,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -70,23 +71,21 @@ class Ours:
         return symbols
 
 
+#: They stay, and with them the memory they have had: a program that codes picture after picture has that too.
+_WORKERS = ThreadPoolExecutor(2)
+
+
 def processor_time(call: Callable[[], object], threads: int) -> float:
     """Seconds of processor time that ``call`` takes, on the slowest of several threads running it at once."""
-    seconds = [0.0] * threads
     start = threading.Barrier(threads)
 
-    def work(number: int) -> None:
+    def work(_: int) -> float:
         start.wait()
         begin = time.thread_time()
         call()
-        seconds[number] = time.thread_time() - begin
+        return time.thread_time() - begin
 
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return max(seconds)
+    return max(_WORKERS.map(work, range(threads)))
 
 
 def run(name: str, weights: np.ndarray, count: int, rounds: int) -> list[dict[str, object]]:
