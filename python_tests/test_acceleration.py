@@ -234,6 +234,17 @@ def test_compile():
         torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_export_for_every_size():
+    model, size = Block(16, 2, 2.0).eval(), torch.export.Dim("size", min=2, max=4096)
+    aicr_ext.accelerate(model)
+    with torch.no_grad():
+        shapes = ({0: torch.export.Dim("batch"), 2: size, 3: torch.export.Dim("width", min=2, max=4096)},)
+        program = torch.export.export(model, (torch.rand(2, 16, 8, 10),), dynamic_shapes=shapes)
+        for x in (torch.rand(1, 16, 13, 15), torch.rand(3, 16, 40, 8)):
+            torch.testing.assert_close(program.module()(x), model(x), rtol=1e-5, atol=1e-6)
+    assert any("gated_depthwise_conv3x3" in str(node.target) for node in program.graph.nodes)
+
+
 def test_autocast_and_low_precision():
     model, x = Block(16, 2, 2.0).eval(), torch.rand(1, 16, 16, 16)
     with torch.no_grad():

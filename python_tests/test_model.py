@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import aicr_ext
+from aicr_ext import _native
 from aicr_ext.codec.checkpoint import untrained
 from aicr_ext.model.aicr import AICR, checkerboard
 from aicr_ext.model.config import CONFIGS, get_config
@@ -15,6 +18,7 @@ from aicr_ext.model.entropy import FactorizedPrior, gaussian_bits
 from aicr_ext.model.layers import ChannelAttention
 from aicr_ext.model.transforms import RateScale, ToneField
 from aicr_ext.ops import blocks
+from aicr_ext.ops.kernels import plain_torch
 
 
 def parameters(name: str) -> int:
@@ -187,3 +191,18 @@ def test_channel_attention_matches_the_unfolded_definition():
     expected = x + torch.nn.functional.conv2d((attention @ v).reshape(b, c, h, w), out)
     got = blocks.channel_attention(x, norm, qkv, depthwise, temperature, out, groups=groups)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_the_decoder_can_be_exported(plain):
+    """torch.export for every size of picture, with our operators, and with plain torch where a runtime lacks them."""
+    synthesis = aicr_ext.load_model("aicr-t").eval().synthesis
+    sizes = {2: torch.export.Dim("rows", min=2, max=4096), 3: torch.export.Dim("columns", min=2, max=4096)}
+    quality = torch.tensor([32])
+    with plain_torch() if plain else nullcontext(), torch.no_grad():
+        program = torch.export.export(synthesis, (torch.randn(1, 192, 4, 6), quality), dynamic_shapes=(sizes, None))
+    ours = [node for node in program.graph.nodes if "aicr_ext" in str(node.target)]
+    assert bool(ours) == (_native.HAS_OPS and not plain)
+    latent = torch.randn(1, 192, 5, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(latent, quality), synthesis(latent, quality), rtol=1e-4, atol=1e-4)

@@ -38,12 +38,14 @@ def strips(x: Tensor, widest: int, reach: int) -> Iterator[tuple[Tensor, slice, 
     """Row strips of (B, C, H, W): the rows with ``reach`` more on each side, which of them to keep, and where.
 
     ``widest`` is the number of channels of the widest intermediate tensor. One strip when ``x`` needs gradients
-    (their graph keeps every intermediate anyway), on a GPU, and for small maps.
+    (their graph keeps every intermediate anyway), on a GPU, for small maps, and in a graph that is to serve every size.
     """
     height, width = x.shape[2:]
+    of_any_size = any(isinstance(size, torch.SymInt) for size in x.shape)
+    if torch.is_grad_enabled() or x.device.type != "cpu" or of_any_size:
+        yield x, slice(None), slice(None)
+        return
     rows = max(8, STRIP_VALUES // max(1, x.shape[0] * width * widest))
-    if torch.is_grad_enabled() or x.device.type != "cpu":
-        rows = height
     for start in range(0, height, rows):
         stop = min(start + rows, height)
         first, last = max(start - reach, 0), min(stop + reach, height)
@@ -63,7 +65,7 @@ def over_strips(
 
     parts = strips(x, widest, reach)
     block, keep, place = next(parts)
-    if place.stop == x.shape[2]:
+    if place.stop in (None, x.shape[2]):
         return rows(block, keep)
     out = torch.empty_like(x)
     rows(block, keep, out[:, :, place])
