@@ -113,19 +113,25 @@ AICR_INLINE void add_pixel_products(const Acc* d, const Acc* const* x_rows, int6
 
 // The same of a line of a plane: every sum is one number.
 template <typename Acc>
-AICR_INLINE void add_plane_products(const Acc* __restrict__ d, const Acc* const* x_rows, int64_t columns,
-                                    Acc* sums) {
-  for (int64_t tap = 0; tap < kDepthwiseTerms; ++tap) {
-    const Acc* __restrict__ x = tap < kDepthwiseTaps ? x_rows[tap / 3] + tap % 3 : nullptr;
-    Acc sum = 0;
-    if (x != nullptr) {
-#pragma omp simd reduction(+ : sum)
-      for (int64_t i = 0; i < columns; ++i) sum += d[i] * x[i];
-    } else {
-#pragma omp simd reduction(+ : sum)
-      for (int64_t i = 0; i < columns; ++i) sum += d[i];
+AICR_INLINE void add_plane_products(const Acc* d, const Acc* const* x_rows, int64_t columns, Acc* sums) {
+  using V = typename Vector<Acc>::type;
+  constexpr int64_t kValues = Vector<Acc>::kValues;
+  V part[kDepthwiseTerms] = {};
+  int64_t i = 0;
+  for (; i + kValues <= columns; i += kValues) {
+    const V up = *reinterpret_cast<const V*>(d + i);
+#pragma GCC unroll 9
+    for (int tap = 0; tap < kDepthwiseTaps; ++tap) {
+      part[tap] += up * *reinterpret_cast<const V*>(x_rows[tap / 3] + i + tap % 3);
     }
-    sums[tap] += sum;
+    part[kDepthwiseTaps] += up;
+  }
+  for (int term = 0; term < kDepthwiseTerms; ++term) {
+    for (int64_t k = 0; k < kValues; ++k) sums[term] += part[term][k];
+  }
+  for (; i < columns; ++i) {
+    for (int tap = 0; tap < kDepthwiseTaps; ++tap) sums[tap] += d[i] * x_rows[tap / 3][i + tap % 3];
+    sums[kDepthwiseTaps] += d[i];
   }
 }
 
