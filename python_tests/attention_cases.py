@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
+from op_cases import LAYOUTS, requires_ops
 
-from aicr_ext import _native
+__all__ = ["LAYOUTS", "SHAPES", "arguments", "requires_ops"]
 
-LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 # Rows and columns beyond one block and strip, sizes that divide nothing, single rows and columns, one
 # channel.
 SHAPES = [
@@ -20,8 +19,6 @@ SHAPES = [
     (1, 40, 34, 400),
     (2, 64, 16, 24),
 ]
-
-requires_ops = pytest.mark.skipif(not _native.HAS_OPS, reason="the native operators are not built")
 
 
 def arguments(shape, taps=5, dtype=torch.float32, device="cpu", layout="nchw", seed=0, weight_dtype=None):

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from op_cases import LAYOUTS, VIEWS, assert_no_worse, requires_ops
 
 from aicr_ext import _native
 from aicr_ext.ops import gated_depthwise_conv3x3
@@ -17,7 +18,6 @@ from aicr_ext.ops.reference import (
     gated_depthwise_conv3x3_reference,
 )
 
-LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 # Rows and columns beyond one block and strip, groups of pixels that do not fill, channels below, at and beside a
 # multiple of a vector, and a multiple of 64, which lies apart in working memory.
 SHAPES = [
@@ -30,8 +30,6 @@ SHAPES = [
     (2, 66, 16, 24),
     (1, 4, 20, 4200),
 ]
-
-requires_ops = pytest.mark.skipif(not _native.HAS_OPS, reason="the native operators are not built")
 
 
 def arguments(shape, dtype=torch.float32, layout="nchw", bias=True, weight_dtype=None):
@@ -47,15 +45,6 @@ def arguments(shape, dtype=torch.float32, layout="nchw", bias=True, weight_dtype
 
 def wide(*tensors):
     return tuple(None if t is None else t.double() for t in tensors)
-
-
-def assert_no_worse(out, eager, exact):
-    """At most twice the error of eager PyTorch in the same dtype, against float64, plus a few last bits."""
-    assert out.shape == exact.shape
-    if exact.numel():
-        allowed = 2 * (eager.double() - exact).abs().max().item()
-        scale = exact.abs().max().item()
-        assert (out.double() - exact).abs().max().item() <= allowed + 4 * torch.finfo(out.dtype).eps * scale
 
 
 def check(grad, *args, activation="gelu"):
@@ -124,16 +113,7 @@ def test_empty(shape, layout):
 
 @requires_ops
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(
-    "view",
-    [
-        lambda t: t[:, :, 2:9],
-        lambda t: t[..., 1::2],
-        lambda t: t[:, 1 : 1 + t.shape[1] // 4 * 2],
-        lambda t: t.transpose(2, 3),
-        lambda t: t[:1].expand(3, -1, -1, -1),
-    ],
-)
+@pytest.mark.parametrize("view", VIEWS)
 def test_views(view, layout):
     """Inputs that are not dense give the right answer, and the layout of the tensor they are a view of."""
     x = view(arguments((3, 16, 12, 14), layout=layout)[1])

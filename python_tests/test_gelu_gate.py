@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from op_cases import LAYOUTS, VIEWS, assert_no_worse, requires_ops
 
 from aicr_ext import _native
 from aicr_ext.ops import gelu_gate
@@ -13,11 +14,8 @@ from aicr_ext.ops.kernels import plain_torch
 from aicr_ext.ops.layout import preferred_layout
 from aicr_ext.ops.reference import gelu_gate_backward_reference, gelu_gate_reference
 
-LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 # Beyond one piece with rows that cross its end, sizes that divide nothing, single rows and columns.
 SHAPES = [(1, 2, 1, 1), (3, 10, 9, 1), (2, 2, 33, 17), (3, 14, 37, 61), (2, 200, 16, 24)]
-
-requires_ops = pytest.mark.skipif(not _native.HAS_OPS, reason="the native operators are not built")
 
 
 def arguments(shape, dtype=torch.float32, layout="nchw"):
@@ -26,14 +24,6 @@ def arguments(shape, dtype=torch.float32, layout="nchw"):
     x = 3 * torch.randn(shape, generator=generator)
     grad = torch.randn(shape[0], shape[1] // 2, *shape[2:], generator=generator)
     return tuple(t.to(dtype).to(memory_format=LAYOUTS[layout]) for t in (x, grad))
-
-
-def assert_no_worse(out, eager, exact):
-    """At most twice the error of eager PyTorch in the same dtype, against float64, plus a few last bits."""
-    assert out.shape == exact.shape
-    allowed = 2 * (eager.double() - exact).abs().max().item()
-    scale = exact.abs().max().item()
-    assert (out.double() - exact).abs().max().item() <= allowed + 4 * torch.finfo(out.dtype).eps * scale
 
 
 def check(x, grad):
@@ -77,16 +67,7 @@ def test_empty(shape, layout):
 
 @requires_ops
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(
-    "view",
-    [
-        lambda t: t[:, :, 2:9],
-        lambda t: t[..., 1::2],
-        lambda t: t[:, 1 : 1 + t.shape[1] // 4 * 2],
-        lambda t: t.transpose(2, 3),
-        lambda t: t[:1].expand(3, -1, -1, -1),
-    ],
-)
+@pytest.mark.parametrize("view", VIEWS)
 def test_views(view, layout):
     """Inputs that are not dense give the right answer, and the layout of the tensor they are a view of."""
     x, _ = arguments((3, 16, 12, 14), layout=layout)

@@ -1,0 +1,29 @@
+"""Layouts, views and the rule of accuracy that the tests of the operators share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from aicr_ext import _native
+
+LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
+#: Views of (3, 16, 12, 14) that are not dense.
+VIEWS = [
+    lambda t: t[:, :, 2:9],
+    lambda t: t[..., 1::2],
+    lambda t: t[:, 1 : 1 + t.shape[1] // 4 * 2],
+    lambda t: t.transpose(2, 3),
+    lambda t: t[:1].expand(3, -1, -1, -1),
+]
+
+requires_ops = pytest.mark.skipif(not _native.HAS_OPS, reason="the native operators are not built")
+
+
+def assert_no_worse(out, eager, exact):
+    """At most twice the error of eager PyTorch in the same dtype, against float64, plus a few last bits."""
+    assert out.shape == exact.shape
+    if exact.numel():
+        allowed = 2 * (eager.double() - exact).abs().max().item()
+        scale = exact.abs().max().item()
+        assert (out.double() - exact).abs().max().item() <= allowed + 4 * torch.finfo(out.dtype).eps * scale
