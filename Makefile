@@ -35,7 +35,7 @@ demo: $(BUILT) ## compress and decode one photograph: IMAGE=path QUALITY=0..63 O
 test: $(BUILT) ## run all tests; ARGS="-k name" goes to pytest
 	$(BIN)/python -m pytest $(ARGS)
 
-fuzz: $(BUILT) ## run each fuzz target (clang, libFuzzer) for MINUTES=n; fails if one finds something
+fuzz: $(BUILT) ## run each fuzz target (clang, libFuzzer) for MINUTES=n of processor time; fails if one finds something
 	PYTHON=$(BIN)/python csrc/fuzz/run.sh $(MINUTES)
 
 bench: $(BUILT) ## run the benchmarks; ARGS goes to them

@@ -36,6 +36,9 @@ from .entropy import SAMPLE, coding_steps
 from .other_coders import other_coders
 from .timing import circumstances, print_table, write_csv
 
+#: How often each level comes in the workloads that are drawn.
+LEVELS = {"A, uniform": np.ones(128), "B, skewed": np.exp(-np.arange(128) / 16)}
+
 Symbols = tuple[np.ndarray, np.ndarray]
 
 
@@ -59,8 +62,7 @@ def photographed(count: int) -> Symbols:
 
 
 WORKLOADS: dict[str, Callable[[int], Symbols]] = {
-    "A, uniform": partial(drawn, np.ones(128)),
-    "B, skewed": partial(drawn, np.exp(-np.arange(128) / 16)),
+    **{name: partial(drawn, weights) for name, weights in LEVELS.items()},
     "C, photograph": photographed,
 }
 

@@ -17,7 +17,7 @@ from aicr_ext.codec.rans import Encoder
 from aicr_ext.codec.streams import encode_as, encode_streams
 from aicr_ext.codec.tables import gaussian_tables
 
-from .coder import WORKLOADS
+from .coder import LEVELS
 from .timing import circumstances, print_table, write_csv
 
 
@@ -79,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.framing", description="what streams cost beside payload")
     parser.add_argument("--csv", help="also write the second table to this file")
     options = parser.parse_args(argv)
-    print_table([of_one_stream(*workload, lanes, 2000) for workload in WORKLOADS.items() for lanes in (8, 32)])
+    print_table([of_one_stream(*workload, lanes, 2000) for workload in LEVELS.items() for lanes in (8, 32)])
     rows = [
         of_several_streams(*workload, count)
-        for workload in WORKLOADS.items()
+        for workload in LEVELS.items()
         for count in (100_000, 400_000, 1_600_000, 6_400_000)
     ]
     print()

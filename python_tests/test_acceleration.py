@@ -99,6 +99,25 @@ def test_the_operators_of_this_package_run(monkeypatch):
     assert len(calls) == 8
 
 
+def test_strips_may_have_other_channels_and_another_dtype(monkeypatch):
+    """What comes out is that of the map as a whole: nothing of the input but its size decides."""
+    torch.manual_seed(0)
+    narrower = FeedForward(16, 2.0)
+    narrower.project_out = nn.Conv2d(32, 6, 1, bias=False)
+    x = torch.rand(2, 16, 40, 24)
+    for module in (narrower, Attention(16, 2)):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            expected = module(x)
+            assert list(aicr_ext.accelerate(module).replaced) == [""]
+            whole = module(x)
+            monkeypatch.setattr(blocks, "STRIP_VALUES", 1)
+            found = module(x)
+            monkeypatch.undo()
+        assert found.dtype == whole.dtype == expected.dtype == torch.bfloat16
+        assert found.shape == expected.shape
+        assert F.mse_loss(found.float(), expected.float()) < 1e-4
+
+
 def test_large_maps_pass_in_strips(monkeypatch):
     monkeypatch.setattr(blocks, "STRIP_VALUES", 1)
     model, x = tiny(), picture(64)
@@ -120,20 +139,25 @@ def test_gradients_stay_the_same(recompute):
     torch.testing.assert_close(gradients(accelerated), gradients(model), rtol=1e-7, atol=1e-7)
 
 
-def test_recomputing_keeps_less():
-    def kept(recompute: bool) -> int:
-        module, total = FeedForward(32, 2.66), [0]
-        aicr_ext.accelerate(module, recompute=recompute)
+def kept_by(module: nn.Module, x: torch.Tensor) -> int:
+    """Values that a forward pass keeps for the backward pass."""
+    total = [0]
 
-        def note(t: torch.Tensor) -> torch.Tensor:
-            total[0] += t.numel()
-            return t
+    def note(t: torch.Tensor) -> torch.Tensor:
+        total[0] += t.numel()
+        return t
 
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-            module(torch.rand(1, 32, 32, 32, requires_grad=True))
-        return total[0]
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        module(x.requires_grad_())
+    return total[0]
 
-    assert kept(True) < kept(False) / 3
+
+def test_recomputing_keeps_less_and_a_second_call_takes_its_own_options():
+    module, x = FeedForward(32, 2.66), torch.rand(1, 32, 32, 32)
+    aicr_ext.accelerate(module)
+    before = kept_by(module, x)
+    aicr_ext.accelerate(module, recompute=True)
+    assert kept_by(module, x) < before / 3
 
 
 @pytest.mark.parametrize(
@@ -217,6 +241,15 @@ def test_other_calls_reach_the_module_itself():
     with pytest.raises(TypeError, match="forward"):
         norm(torch.rand(1, 4, 2, 2), "more")
     assert norm(torch.rand(4, 2, 2)[None].expand(1, 1, 4, 2, 2)[0]).shape == (1, 4, 2, 2)
+
+
+def test_dropout_is_left_to_the_module():
+    module = FeedForward(16, 2.0)
+    module.drop = nn.Dropout(0.0)
+    assert aicr_ext.accelerate(module).replaced == {"": "feed-forward"}
+    module.drop.p = 0.1
+    assert aicr_ext.accelerate(module).left == {"": "it has dropout, which would no longer run in training"}
+    assert "forward" not in vars(module)
 
 
 def test_parameters_without_values_are_left():

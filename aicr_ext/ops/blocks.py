@@ -67,8 +67,11 @@ def over_strips(
     block, keep, place = next(parts)
     if place.stop in (None, x.shape[2]):
         return rows(block, keep)
-    out = torch.empty_like(x)
-    rows(block, keep, out[:, :, place])
+    first = rows(block, keep)
+    layout = torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    size = (*first.shape[:2], *x.shape[2:])
+    out = torch.empty(size, dtype=first.dtype, device=first.device, memory_format=layout)
+    out[:, :, place] = first
     for block, keep, place in parts:
         rows(block, keep, out[:, :, place])
     return out

@@ -30,7 +30,7 @@ inline int64_t first_plane(const GatedDepthwiseShape& shape, int64_t picture) {
                                  : picture / out_channels * shape.map.channels + picture % out_channels;
 }
 
-// How far apart pixels lie in lines of working memory. Powers of two, and what contains one, send them to few
+// How far apart pixels lie in lines of working memory. Multiples of a power of two would send them to few
 // places of the first cache, and make processors take loads for ones of what was just stored.
 constexpr int64_t pixel_step(int64_t channels) {
   return channels % 64 == 0 ? channels + 16 : channels;
