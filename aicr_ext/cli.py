@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import cli_eval
+from .cli_options import add_device, add_precision, add_threads, whole
 from .train import command as training
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("compress", _compress, f"compress an image, or a folder of images, to {SUFFIX} files")
     _add_file_arguments(sub, f"IN with the suffix {SUFFIX}")
-    sub.add_argument("--quality", "-q", type=_whole(0, 63), default=32, metavar="0..63", help="default: 32")
+    sub.add_argument("--quality", "-q", type=whole(0, 63), default=32, metavar="0..63", help="default: 32")
     sub.add_argument("--model", "-m", default="aicr-t", metavar="NAME_OR_PATH", help="default: aicr-t")
 
     sub = command("decompress", _decompress, f"decode an {SUFFIX} file, or a folder of them, to images")
@@ -122,9 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=["png", "webp", "tif", "bmp", "ppm", "jpg"],
         help="image format where OUT names none (default: png)",
     )
-    sub.add_argument(
-        "--max-pixels", type=_whole(1), metavar="N", help="refuse files that say they are larger than this"
-    )
+    sub.add_argument("--max-pixels", type=whole(1), metavar="N", help="refuse files that say they are larger than this")
 
     sub = command("info", _info, f"show what an {SUFFIX} file holds, without decoding it")
     sub.add_argument("file", type=Path, metavar="FILE")
@@ -149,14 +148,9 @@ def _add_file_arguments(sub: argparse.ArgumentParser, default_out: str) -> None:
         metavar="OUT",
         help=f"file or folder; a folder if IN is one (default for a file: {default_out})",
     )
-    sub.add_argument("--device", metavar="cpu|cuda|cuda:N", help="where to run (default: cpu)")
-    sub.add_argument("--threads", type=_whole(1), metavar="N", help="CPU threads (default: torch's choice)")
-    sub.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16", "auto"),
-        default="float32",
-        help="of the networks; auto: bfloat16 where the device has instructions for it (default: float32)",
-    )
+    add_device(sub, "to run")
+    add_threads(sub)
+    add_precision(sub, "the networks")
     sub.add_argument("--quiet", action="store_true", help="print errors only")
     exists = sub.add_mutually_exclusive_group()
     exists.add_argument("--force", "--overwrite", "-f", action="store_true", help="replace files that exist")
@@ -164,7 +158,8 @@ def _add_file_arguments(sub: argparse.ArgumentParser, default_out: str) -> None:
 
 
 def _compress(args: argparse.Namespace) -> int:
-    from .images import READ_SUFFIXES, atomic_write, read_image
+    from .files import atomic_write
+    from .images import READ_SUFFIXES, read_image
 
     if args.output and not args.input.is_dir() and args.output.suffix.lower() in READ_SUFFIXES:
         raise UsageError(f"OUT has the suffix of an image: {args.output}; use {SUFFIX}")
@@ -408,20 +403,6 @@ def _route_warnings(quiet: bool) -> None:
 
 def _text(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
-
-
-def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        accepted = f"{low} to {high}" if high is not None else f"{low} or more"
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number ({accepted})") from None
-        if value < low or (high is not None and value > high):
-            raise argparse.ArgumentTypeError(f"{value} is outside {accepted}")
-        return value
-
-    return parse
 
 
 class _Version(argparse.Action):

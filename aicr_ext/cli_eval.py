@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .cli_options import add_device, add_precision, add_threads, whole
+
 if TYPE_CHECKING:
     from .evaluate import Cascade, DataSet, ModelCodec
     from .evaluate.pictures import Crop
@@ -43,7 +45,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         help="damage clean pictures, such as gaussian_noise:sigma=25, raw_noise:gain=4, haze:seed=3, random; "
         "each makes a data set of its own, and none keeps them clean (default: none)",
     )
-    what.add_argument("--limit", type=_from_one, metavar="N", help="first N pictures of each folder")
+    what.add_argument("--limit", type=whole(1), metavar="N", help="first N pictures of each folder")
 
     how = sub.add_argument_group("codecs")
     how.add_argument(
@@ -68,14 +70,9 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         metavar="Q | CODEC=Q,Q",
         help="of our codec, or of the named one (default: 0 9 18 27 36 45 54 63, and each codec's own)",
     )
-    how.add_argument("--device", metavar="cpu|cuda|cuda:N", help="where our networks run (default: cpu)")
-    how.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16", "auto"),
-        default="float32",
-        help="of our networks; auto: bfloat16 where the device has instructions for it (default: float32)",
-    )
-    how.add_argument("--threads", type=_from_one, metavar="N", help="CPU threads (default: torch's choice)")
+    add_device(how, "our networks run")
+    add_precision(how, "our networks")
+    add_threads(how)
 
     more = sub.add_argument_group("measured besides rate, PSNR and MS-SSIM")
     more.add_argument(
@@ -290,12 +287,6 @@ def _errors() -> tuple[type[Exception], type[Exception]]:
     from .cli import SetupError, UsageError
 
     return UsageError, SetupError
-
-
-def _from_one(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
 
 
 def _rate(text: str) -> float:

@@ -14,7 +14,8 @@ from PIL import Image
 import aicr_ext
 from aicr_ext.errors import AicrError
 from aicr_ext.evaluate.metrics import psnr
-from aicr_ext.images import atomic_write, read_image, write_image
+from aicr_ext.files import atomic_write
+from aicr_ext.images import read_image, write_image
 from aicr_ext.panels import side_by_side
 
 __all__ = ["jpeg_of_size", "main", "run"]

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
-import stat
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageCms
 
 from .errors import ImageFormatError, first_line
+from .files import atomic_write
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = [
     "READ_SUFFIXES",
     "WRITE_SUFFIXES",
-    "atomic_write",
     "encode_image",
     "read_image",
     "to_rgb",
@@ -128,7 +126,7 @@ def write_image(path: str | os.PathLike[str], image: torch.Tensor | np.ndarray |
 
     ``image``: torch tensor (3, H, W), float in [0, 1] or uint8; NumPy array (H, W, 3) uint8; or Pillow image.
     ``.png``, ``.webp``, ``.tif``, ``.bmp`` and ``.ppm`` are lossless, ``.jpg`` is written at quality 95.
-    The file appears complete or not at all (:func:`atomic_write`).
+    The file appears complete or not at all (:func:`aicr_ext.files.atomic_write`).
 
     Raises:
         ImageFormatError: a suffix that is none of the above.
@@ -146,36 +144,6 @@ def encode_image(image: torch.Tensor | np.ndarray | Image.Image, suffix: str, *,
     buffer = io.BytesIO()
     _to_pillow(image).save(buffer, format_name, **options)
     return buffer.getvalue()
-
-
-def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` to ``path`` so that the name never holds a part of it, whatever happens in between.
-
-    The bytes go to a temporary file in the same folder, which then takes the name in one step; on any
-    failure, Ctrl-C included, it is removed and an existing file stays as it was. Links are followed, the
-    permissions of a replaced file are kept, and pipes and devices are written to directly.
-    """
-    path = Path(path)
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        mode = None
-    if mode is not None and not stat.S_ISREG(mode):
-        path.write_bytes(data)  # a folder raises IsADirectoryError here
-        return
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".aicr-{secrets.token_hex(8)}.part")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-        if mode is not None:
-            temporary.chmod(stat.S_IMODE(mode))
-        os.replace(temporary, target)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None  # not the temporary name
-        raise
 
 
 def _to_pillow(image: torch.Tensor | np.ndarray | Image.Image) -> Image.Image:

@@ -1,10 +1,11 @@
-"""Settings for all tests, and what several of them train."""
+"""Settings for all tests, and what several of them begin with."""
 
 import pytest
 import torch
 from pictures import smooth
 from training import TINY, TONED
 
+import aicr_ext
 from aicr_ext.model.config import CONFIGS
 
 # The pictures of the tests are too small for several threads to help, and on a busy machine threads that wait
@@ -36,3 +37,17 @@ def toned(monkeypatch):
     monkeypatch.setitem(CONFIGS, TONED.name, TONED)
     monkeypatch.setattr("aicr_ext.train.loop.draw", lambda logs, out: None)
     return TONED.name
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working directory with ``photo.png`` in it."""
+    monkeypatch.chdir(tmp_path)
+    smooth().save("photo.png")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def compressed():
+    """``photo.png`` at quality 32, as the library compresses it."""
+    return aicr_ext.compress(smooth(), quality=32)

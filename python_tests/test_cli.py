@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -17,23 +16,9 @@ from PIL import Image
 from shell import aicr
 
 import aicr_ext
-from aicr_ext import cli, doctor, images
+from aicr_ext import files, images
 from aicr_ext.cli import FAILED, INTERRUPTED, OK, SETUP, USAGE, main
 from aicr_ext.images import read_image
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with ``photo.png`` in it."""
-    monkeypatch.chdir(tmp_path)
-    smooth().save("photo.png")
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def compressed() -> bytes:
-    """``photo.png`` at quality 32, as the library compresses it."""
-    return aicr_ext.compress(smooth(), quality=32)
 
 
 @pytest.fixture(autouse=True)
@@ -300,7 +285,7 @@ def test_interrupt_keeps_finished_files_only(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_folder(here / "in")
-    real = images.atomic_write
+    real = files.atomic_write
     written = []
 
     def second_is_interrupted(path: Path, data: bytes) -> None:
@@ -309,7 +294,7 @@ def test_interrupt_keeps_finished_files_only(
         written.append(path)
         real(path, data)
 
-    monkeypatch.setattr(images, "atomic_write", second_is_interrupted)
+    monkeypatch.setattr(files, "atomic_write", second_is_interrupted)
     assert aicr("compress", "in", "out") == INTERRUPTED
     assert names(here / "out") == ["a.jpg.aicr"]
     assert capsys.readouterr().err.splitlines()[-1] == "aicr: interrupted"
@@ -376,88 +361,3 @@ def test_progress_bar_only_on_a_terminal(
     assert "compress: " in capsys.readouterr().err
     assert aicr("compress", "in", "out", "--force", "--quiet") == FAILED
     assert "compress: " not in capsys.readouterr().err
-
-
-def test_info(here: Path, compressed: bytes, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("a.aicr").write_bytes(compressed)
-    assert aicr("info", "a.aicr", "--json") == OK
-    fields = json.loads(capsys.readouterr().out)
-    assert (fields["width"], fields["height"], fields["model"], fields["quality"]) == (64, 48, "aicr-t", 32)
-    assert fields["total_bytes"] == len(compressed)
-    assert (fields["version"], fields["streams"]) == (1, 1)
-    assert fields["bpp"] == pytest.approx(8 * len(compressed) / (64 * 48))
-    assert all(size >= 0 for size in fields["sections"].values())
-    assert 0 < sum(fields["sections"].values()) <= len(compressed)
-    assert aicr("info", "a.aicr") == OK
-    text = capsys.readouterr().out
-    for part in ("64 x 48", "aicr-t", fields["weight_hash"], "version 1, 1 stream\n", f"{len(compressed):,} ("):
-        assert part in text
-
-
-def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
-    assert aicr("doctor", "--json") == OK
-    report = json.loads(capsys.readouterr().out)
-    assert report["healthy"]
-    assert report["problems"] == []
-    assert report["package"]["version"] == aicr_ext.__version__
-    assert report["native"]["_C"]["loaded"]
-    assert report["coder_isa"] in ("scalar", "avx2", "avx512")
-    assert report["libraries"].keys() >= {"torch", "numpy", "PIL"}
-    assert all(len(entry["sha256"]) == 64 for entry in report["weights"])
-    assert aicr("doctor") == OK
-    text = capsys.readouterr().out
-    for part in (aicr_ext.__version__, "_C", "threads", "self test", report["weights"][0]["sha256"][:16]):
-        assert part in text
-    assert text.splitlines()[-1] == "everything works"
-
-
-def test_doctor_reports_what_is_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def explode(*_: object, **__: object) -> None:
-        raise RuntimeError("out of luck")
-
-    broken = {"loaded": False, "path": None, "reason": "undefined symbol"}
-    monkeypatch.setattr(aicr_ext, "compress", explode)
-    monkeypatch.setattr(aicr_ext._native, "native_status", lambda: {"_C": broken, "build": {}})
-    monkeypatch.setattr(doctor, "LIBRARIES", ("numpy", "no_such_library"))
-    assert aicr("doctor") == SETUP
-    text = capsys.readouterr().out
-    assert "no_such_library NOT USABLE" in text
-    assert "not loaded: undefined symbol" in text
-    assert "  self test: RuntimeError out of luck" in text
-    assert aicr("doctor", "--json") == SETUP
-    report = json.loads(capsys.readouterr().out)
-    assert not report["healthy"]
-    assert len(report["problems"]) == 3
-
-
-@pytest.mark.parametrize("argv", [["--help"], ["compress", "--help"], ["doctor", "--help"]])
-def test_help_documents_the_exit_codes(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert aicr(*argv) == OK
-    text = capsys.readouterr().out
-    page = (Path(__file__).parent.parent / "docs" / "cli.md").read_text()
-    for code in (OK, FAILED, USAGE, SETUP, INTERRUPTED):
-        assert f"\n  {code} " in text
-        assert f"\n| {code} |" in page
-    assert cli.EXIT_CODES in text
-
-
-def test_a_reader_that_goes_away_is_no_error(here: Path, compressed: bytes) -> None:
-    Path("a.aicr").write_bytes(compressed)
-    reader, writer = os.pipe()
-    os.close(reader)
-    command = [sys.executable, "-m", "aicr_ext", "info", "a.aicr"]
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (OK, "")
-
-
-def test_as_a_program_without_loading_torch(tmp_path: Path) -> None:
-    version = subprocess.run(
-        [sys.executable, "-m", "aicr_ext", "--version"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert (version.returncode, version.stdout) == (OK, f"aicr_ext {aicr_ext.__version__}\n")
-    code = (
-        "import sys; from aicr_ext.cli import main; main(['--help']); "
-        "sys.exit(sum(name in sys.modules for name in ('torch', 'numpy', 'PIL')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True).returncode == 0

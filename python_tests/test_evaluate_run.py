@@ -350,7 +350,7 @@ def test_crops() -> None:
         (["clean", "--plot", "plot"], USAGE, "no suffix to choose the image format by"),
         (["clean", "--device", "abacus"], SETUP, "cannot use device 'abacus'"),
         (["clean", "--codecs", "jpeg", "--crop", "1,2"], USAGE, "is not LEFT,TOP,SIDE"),
-        (["clean", "--limit", "0"], USAGE, "not a whole number from 1"),
+        (["clean", "--limit", "0"], USAGE, "is outside 1 or more"),
         (["clean", "--codecs", "jpeg", "--sheet", "s.png", "--sheet-pictures", "z"], FAILED, "no picture 'z'"),
     ],
 )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
-import stat
 import warnings
 from pathlib import Path
 
@@ -14,9 +11,8 @@ import torch
 from pictures import pixels, smooth, write_png16
 from PIL import Image, ImageCms, ImageOps
 
-from aicr_ext import images
 from aicr_ext.errors import ImageFormatError, first_line
-from aicr_ext.images import atomic_write, read_image, to_rgb, write_image
+from aicr_ext.images import read_image, to_rgb, write_image
 
 ORIENTATION = 0x0112
 
@@ -287,92 +283,6 @@ def test_pillow_images_follow_the_same_rules(tmp_path: Path) -> None:
         to_rgb(Image.new("F", (4, 4)))
     with pytest.raises(ImageFormatError, match="Lab colour"):
         to_rgb(Image.new("LAB", (4, 4)))
-
-
-class Unlucky:
-    """Stands in for the file being written: takes some bytes, then fails."""
-
-    def __init__(self, file: io.BufferedWriter, error: BaseException) -> None:
-        self.file, self.error = file, error
-
-    def __enter__(self) -> Unlucky:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-    def write(self, data: bytes) -> None:
-        self.file.write(data[: len(data) // 2])
-        self.file.flush()
-        raise self.error
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-@pytest.mark.parametrize("existing", [None, b"precious"])
-def test_interrupted_write_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, existing: bytes | None
-) -> None:
-    path = tmp_path / "a.aicr"
-    if existing:
-        path.write_bytes(existing)
-    halves = []
-
-    def unlucky_open(name: Path, mode: str) -> Unlucky:
-        halves.append(name)
-        return Unlucky(open(name, mode), error)
-
-    monkeypatch.setattr(images, "open", unlucky_open, raising=False)
-    with pytest.raises(type(error)) as caught:
-        atomic_write(path, b"0123456789")
-    assert halves
-    assert path not in halves
-    assert list(tmp_path.iterdir()) == ([path] if existing else [])
-    if existing:
-        assert path.read_bytes() == existing
-    if isinstance(error, OSError):
-        assert caught.value.filename == str(path)
-
-
-def test_failed_rename_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.aicr"
-    path.write_bytes(b"precious")
-
-    def refuse(*names: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(PermissionError):
-        atomic_write(path, b"new")
-    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == {path: b"precious"}
-
-
-def test_atomic_write_replaces_follows_links_and_keeps_permissions(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    atomic_write(path, b"one")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~current_umask()
-    path.chmod(0o600)
-    link = tmp_path / "link"
-    link.symlink_to(path)
-    atomic_write(link, b"two")
-    assert link.is_symlink()
-    assert path.read_bytes() == b"two"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "link"]
-
-
-def test_atomic_write_to_pipe_folder_and_nowhere(tmp_path: Path) -> None:
-    atomic_write("/dev/null", b"gone")
-    with pytest.raises(IsADirectoryError):
-        atomic_write(tmp_path, b"x")
-    with pytest.raises(FileNotFoundError) as caught:
-        atomic_write(tmp_path / "missing" / "a", b"x")
-    assert caught.value.filename == str(tmp_path / "missing" / "a")
-
-
-def current_umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def test_first_line_of_an_error() -> None:

@@ -10,6 +10,7 @@ import torch
 from training import log_of, short
 
 from aicr_ext.cli import main
+from aicr_ext.files import is_temporary
 from aicr_ext.train import TrainingOptions, train
 from aicr_ext.train.data import Batches
 from aicr_ext.train.machine import Signals
@@ -133,4 +134,4 @@ def test_a_state_is_written_whole_or_not_at_all(photographs, tmp_path, tiny, mon
     with pytest.raises(OSError, match="no space left"):
         train(short(photographs, tmp_path / "run", max_steps=2))
     assert (tmp_path / "run" / "state.pt").read_bytes() == before
-    assert not list((tmp_path / "run").glob("*.tmp"))
+    assert not [path for path in (tmp_path / "run").iterdir() if is_temporary(path)]

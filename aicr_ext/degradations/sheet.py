@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from aicr_ext.errors import AicrError
-from aicr_ext.images import atomic_write, read_image
+from aicr_ext.files import atomic_write
+from aicr_ext.images import read_image
 from aicr_ext.panels import side_by_side, stacked
 
 from .base import Degradation

@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aicr_ext.images import atomic_write
+from aicr_ext.files import atomic_write
 
 from .codecs import ModelCodec
 from .curves import published_points

@@ -13,7 +13,7 @@ import torch
 
 import aicr_ext
 from aicr_ext.doctor import examine_cpu
-from aicr_ext.images import atomic_write
+from aicr_ext.files import atomic_write
 
 from .cascade import Cascade
 from .codecs import ModelCodec

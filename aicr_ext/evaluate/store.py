@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from aicr_ext.images import atomic_write
+from aicr_ext.files import atomic_write
 
 __all__ = ["FIELDS", "Row", "Store", "csv_text"]
 

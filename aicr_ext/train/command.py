@@ -9,6 +9,8 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from aicr_ext.cli_options import add_device
+
 __all__ = ["add_arguments", "options_of", "run"]
 
 
@@ -31,7 +33,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--learning-rate", type=float, metavar="X", help="its peak (default: 0.0008)")
     sub.add_argument("--optimiser", metavar="NAME", help="adamw, muon or adam (default: adamw)")
     sub.add_argument("--seed", type=int, metavar="N", help="of everything random (default: 0)")
-    sub.add_argument("--device", metavar="cpu|cuda|cuda:N", help="where to run (default: cpu)")
+    add_device(sub, "to run")
     sub.add_argument("--workers", type=int, metavar="N", help="processes that make batches (default: 0)")
     sub.add_argument("--float32", action="store_true", help="no bfloat16, even where the device is made for it")
     sub.add_argument("--compile", action="store_true", help="compile the network with torch.compile")

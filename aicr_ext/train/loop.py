@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aicr_ext.codec.checkpoint import export_weights, load_model
 from aicr_ext.errors import first_line
-from aicr_ext.images import atomic_write
+from aicr_ext.files import atomic_write
 from aicr_ext.model.aicr import AICR, Output
 from aicr_ext.model.config import get_config
 from aicr_ext.model.initialise import initialise, initialise_linear

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,6 @@ from torch import Tensor, nn
 from aicr_ext.model.aicr import AICR
 
 __all__ = ["OPTIMISERS", "Muon", "build_optimiser"]
-
-#: What :func:`build_optimiser` knows.
-OPTIMISERS = ("adamw", "muon", "adam")
 
 _BETAS = (0.9, 0.98)
 _DECAY = 1e-4
@@ -24,13 +21,18 @@ def build_optimiser(name: str, model: AICR, learning_rate: float) -> torch.optim
     Raises:
         ValueError: a name that is not in :data:`OPTIMISERS`.
     """
-    if name == "adamw":
-        return torch.optim.AdamW(model.parameters(), learning_rate, _BETAS, weight_decay=_DECAY)
-    if name == "adam":  # as published for AICR
-        return torch.optim.Adam(model.parameters(), learning_rate, (0.9, 0.999))
-    if name == "muon":
-        return Muon(model, learning_rate)
-    raise ValueError(f"unknown optimiser {name!r}; known: {', '.join(OPTIMISERS)}")
+    if name not in OPTIMISERS:
+        raise ValueError(f"unknown optimiser {name!r}; known: {', '.join(OPTIMISERS)}")
+    return OPTIMISERS[name](model, learning_rate)
+
+
+def _adamw(model: AICR, learning_rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), learning_rate, _BETAS, weight_decay=_DECAY)
+
+
+def _adam(model: AICR, learning_rate: float) -> torch.optim.Optimizer:
+    """As published for AICR."""
+    return torch.optim.Adam(model.parameters(), learning_rate, (0.9, 0.999))
 
 
 class Muon:
@@ -88,3 +90,11 @@ def _inner_matrices(model: AICR) -> Iterator[tuple[str, Tensor]]:
 def _as_matrix(weight: Tensor) -> Tensor:
     """(out, in, h, w) as (out, h · w · in); shares memory if the weight is channels-last or 1x1."""
     return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
+
+
+#: What :func:`build_optimiser` knows.
+OPTIMISERS: dict[str, Callable[[AICR, float], torch.optim.Optimizer | Muon]] = {
+    "adamw": _adamw,
+    "muon": Muon,
+    "adam": _adam,
+}

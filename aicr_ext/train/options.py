@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -189,7 +189,7 @@ class _Number(NamedTuple):
 class _Text(NamedTuple):
     """One of some words, or any text."""
 
-    words: tuple[str, ...] = ()
+    words: Collection[str] = ()
 
     def checked(self, name: str, value: object) -> str:
         if not isinstance(value, str) or not value:

@@ -10,12 +10,12 @@ import argparse
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from aicr_ext.files import appearing, appearing_together, is_temporary
 
 __all__ = ["join", "move", "split"]
 
@@ -39,31 +39,23 @@ def split(path: str | Path, out: str | Path, part_mb: float = 16) -> list[Path]:
         raise ValueError(f"part_mb must be at least 0.000001 (one byte), got {part_mb}")
     if _parts_in(out, path.name) or (out / (path.name + LISTING)).exists():
         raise ValueError(f"{str(out)!r} holds parts of {path.name} already; remove them or name another folder")
-    with open(path, "rb") as file:
-        out.mkdir(parents=True, exist_ok=True)
-        temporary = out / f".aicr-{secrets.token_hex(8)}.part"
-        temporary.mkdir()
-        try:
-            whole, parts = hashlib.sha256(), []
-            left = os.fstat(file.fileno()).st_size
-            while left > 0 or not parts:  # an empty file has one empty part
-                name, digest, written = f"{path.name}.part-{len(parts):03}", hashlib.sha256(), 0
-                with open(temporary / name, "wb") as part:
-                    for chunk in _chunks(file, min(size, left)):
-                        part.write(chunk)
-                        digest.update(chunk)
-                        whole.update(chunk)
-                        written += len(chunk)
-                parts.append({"name": name, "bytes": written, "sha256": digest.hexdigest()})
-                left = left - written if written else 0  # a file that shrinks meanwhile ends here
-            fields = {"format": FORMAT, "version": VERSION, "name": path.name}
-            fields |= {"bytes": file.tell(), "sha256": whole.hexdigest(), "parts": parts}
-            names = [part["name"] for part in parts] + [path.name + LISTING]
-            (temporary / names[-1]).write_text(json.dumps(fields, indent=1))
-            for name in names:
-                os.replace(temporary / name, out / name)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with open(path, "rb") as file, appearing_together(out) as temporary:  # by name, so the listing comes last
+        whole, parts = hashlib.sha256(), []
+        left = os.fstat(file.fileno()).st_size
+        while left > 0 or not parts:  # an empty file has one empty part
+            name, digest, written = f"{path.name}.part-{len(parts):03}", hashlib.sha256(), 0
+            with open(temporary / name, "wb") as part:
+                for chunk in _chunks(file, min(size, left)):
+                    part.write(chunk)
+                    digest.update(chunk)
+                    whole.update(chunk)
+                    written += len(chunk)
+            parts.append({"name": name, "bytes": written, "sha256": digest.hexdigest()})
+            left = left - written if written else 0  # a file that shrinks meanwhile ends here
+        fields = {"format": FORMAT, "version": VERSION, "name": path.name}
+        fields |= {"bytes": file.tell(), "sha256": whole.hexdigest(), "parts": parts}
+        names = [part["name"] for part in parts] + [path.name + LISTING]
+        (temporary / names[-1]).write_text(json.dumps(fields, indent=1))
     return [out / name for name in names]
 
 
@@ -95,7 +87,7 @@ def join(folder: str | Path, path: str | Path, name: str | None = None) -> Path:
         raise ValueError(f"{folder / foreign[0]}: not in {listing.name}; it belongs to another cut of {name}")
     whole = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _appearing(path) as target:
+    with appearing(path) as temporary, open(temporary, "xb") as target:
         for part in expected.values():
             digest = hashlib.sha256()
             with open(folder / part["name"], "rb") as file:
@@ -121,11 +113,11 @@ def move(folder: str | Path, out: str | Path, files: int, megabytes: float) -> l
     moved = []
     for path in sorted(folder.iterdir(), key=lambda p: (not p.name.endswith(LISTING), p.name)):
         size = path.stat().st_size
-        if path.name.startswith(".aicr-") or not path.is_file() or size > left or len(moved) >= files:
+        if is_temporary(path) or not path.is_file() or size > left or len(moved) >= files:
             continue
         out.mkdir(parents=True, exist_ok=True)
-        with _appearing(out / path.name) as target, open(path, "rb") as file:  # may be another file system
-            shutil.copyfileobj(file, target, _CHUNK)
+        with appearing(out / path.name) as temporary:
+            shutil.copyfile(path, temporary)  # it may be another file system
         path.unlink()
         left -= size
         moved.append(out / path.name)
@@ -154,18 +146,6 @@ def _chunks(file: BinaryIO, count: int | None = None) -> Iterator[bytes]:
     while chunk := file.read(_CHUNK if count is None else min(_CHUNK, count)):
         yield chunk
         count = None if count is None else count - len(chunk)
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name when the block ends, and is gone when the block fails."""
-    temporary = path.with_name(f".aicr-{secrets.token_hex(8)}.part")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _parser() -> argparse.ArgumentParser:

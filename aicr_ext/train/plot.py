@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from aicr_ext.images import atomic_write
+from aicr_ext.files import atomic_write
 
 __all__ = ["draw", "main", "read_log"]
 

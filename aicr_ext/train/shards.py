@@ -13,8 +13,6 @@ import itertools
 import json
 import os
 import random
-import secrets
-import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +25,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from aicr_ext.files import appearing_together
 
 __all__ = ["MINIMUM_SIDE", "Packed", "Picture", "find_pictures", "load", "pack"]
 
@@ -173,18 +173,10 @@ def pack(
     random.Random(seed).shuffle(entries)
     facts = {"quality": quality, "seed": seed}
     runs = _cut(entries, int(shard_mb * 1e6), facts)
-    out.mkdir(parents=True, exist_ok=True)
-    temporary = out / f".aicr-{secrets.token_hex(8)}.part"
-    temporary.mkdir()
-    try:
+    with appearing_together(out) as temporary:
         for number, run in enumerate(runs):
             _write(temporary / f"shard-{number:03}.tar", _members(run, number, len(runs), facts, content))
-        shards = []
-        for path in sorted(temporary.iterdir()):
-            os.replace(path, out / path.name)
-            shards.append(out / path.name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shards = [out / path.name for path in sorted(temporary.iterdir())]
     return Packed(shards, kept, len(entries) - kept, len(found) - len(entries))
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 
 from aicr_ext.errors import first_line
+from aicr_ext.files import appearing
 from aicr_ext.train.options import TrainingOptions
 
 __all__ = ["changed_options", "load_state", "save_state"]
@@ -20,13 +20,8 @@ _FREE = {"start", "device", "compile", "workers", "report_every", "save_every"}
 
 def save_state(path: Path, state: dict[str, object]) -> None:
     """Writes a state, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    try:
+    with appearing(path) as temporary:
         torch.save(state, temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def load_state(path: Path) -> dict[str, object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from aicr_ext.files import appearing
 from aicr_ext.model.config import ModelConfig
 
 __all__ = ["FOLDER", "load_weights", "save_weights"]
@@ -19,13 +19,11 @@ FOLDER = Path(__file__).parent
 
 
 def save_weights(path: str | Path, config: ModelConfig, state: dict[str, Tensor], notes: dict[str, str]) -> None:
-    """Writes ``state`` as float16 (integers stay) with ``config`` and ``notes`` as metadata; atomic."""
-    path = Path(path)
+    """Writes ``state`` as float16 (integers stay) with ``config`` and ``notes`` as metadata; whole or not at all."""
     half = {k: (v.half() if v.is_floating_point() else v).detach().cpu().contiguous() for k, v in state.items()}
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(half, temporary, {"config": json.dumps(config.to_dict()), **notes})
-    temporary.chmod(0o644)  # safetensors writes 0600, which a wheel would keep
-    os.replace(temporary, path)
+    with appearing(path) as temporary:
+        save_file(half, temporary, {"config": json.dumps(config.to_dict()), **notes})
+        temporary.chmod(0o644)  # safetensors writes 0600, which a wheel would keep
 
 
 def load_weights(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, str]]:
