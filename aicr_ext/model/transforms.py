@@ -75,7 +75,9 @@ class ToneField(nn.Module):
 
     def field(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Gain (B, 1, H/4, W/4), and matrix and offset (B, 12, H/4, W/4), row by row (r, g, b, 1)."""
-        seen = torch.cat([F.avg_pool2d(x, 8), F.max_pool2d(x, 8), -F.max_pool2d(-x, 8)], 1)
+        rows = x.unflatten(2, (-1, 8))  # rows first: processors reduce many columns at a time
+        seen = [t.unflatten(3, (-1, 8)) for t in (rows.mean(3), rows.amax(3), rows.amin(3))]
+        seen = torch.cat([seen[0].mean(4), seen[1].amax(4), seen[2].amin(4)], 1)
         h = self.look((seen.clamp_min(0) + 1e-4).sqrt() - 0.5)
         overall = (h.mean((2, 3), keepdim=True).expand_as(h), h.amax((2, 3), keepdim=True).expand_as(h))
         h = self.head(F.gelu(self.mix(torch.cat([h, *overall], 1)))).float()
@@ -84,13 +86,17 @@ class ToneField(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1], sides multiples of 16, to the same shape; not clamped."""
-        gain, affine = (t[:, :, :, None, :, None] for t in self.field(x))
-        cells = x.unflatten(3, (-1, 4)).unflatten(2, (-1, 4))
-        out = [
-            cells[:, c] + sum((affine[:, 4 * c + k] * cells[:, k] for k in range(3)), affine[:, 4 * c + 3])
-            for c in range(3)
-        ]
-        return (torch.stack(out, 1) * gain).flatten(4, 5).flatten(2, 3)
+        gain, affine = self.field(x)
+        identity = torch.eye(3, 4, dtype=affine.dtype, device=affine.device).reshape(12, 1, 1)
+        factors = (gain * (affine + identity)).contiguous()
+        # each holds for 4 x 4 pixels; along a row they are repeated, so that inner loops are long
+        factors = factors[..., None].expand(-1, -1, -1, -1, 4).flatten(3)[:, :, :, None]
+        red, green, blue = x.unflatten(2, (-1, 4)).unbind(1)
+        out = []
+        for row in factors.unflatten(1, (3, 4)).unbind(1):
+            r, g, b, one = row.unbind(1)
+            out.append(torch.addcmul(torch.addcmul(torch.addcmul(one, r, red), g, green), b, blue))
+        return torch.stack(out, 1).flatten(2, 3)
 
 
 def _stage(config: ModelConfig, index: int) -> nn.Sequential:
