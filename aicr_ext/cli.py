@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import cli_eval
+from . import cli_eval, cli_profile
 from .cli_options import add_device, add_precision, add_threads, whole
 from .train import command as training
 
@@ -134,6 +134,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("train", _train, "train a model on a folder of photographs")
     training.add_arguments(sub)
 
+    sub = command("profile", _profile, "show where the time goes, beside what the machine could do")
+    cli_profile.add_arguments(sub)
+
     sub = command("doctor", _doctor, "report versions, compiled libraries, devices and weights")
     sub.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -243,6 +246,10 @@ def _info(args: argparse.Namespace) -> int:
 
 def _eval(args: argparse.Namespace) -> int:
     return cli_eval.evaluate(args, _say, lambda: _prepare(args))
+
+
+def _profile(args: argparse.Namespace) -> int:
+    return cli_profile.run(args, lambda: _prepare(args))
 
 
 def _doctor(args: argparse.Namespace) -> int:

@@ -9,8 +9,11 @@ The entropy networks are made of them, because a decoder has to repeat the numbe
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from .. import _native
 from .integer_reference import (
@@ -126,7 +129,18 @@ def _fake_halves(x, *shift):
     return x.new_empty((*x.shape[:-1], x.shape[-1] // 2))
 
 
+def _linear_operations(x, weight, *_, **__) -> int:
+    """Multiplications with an addition count twice, as in floating point."""
+    return 2 * math.prod(x) * weight[1]
+
+
+def _depthwise_operations(x, *_, **__) -> int:
+    return 18 * math.prod(x)
+
+
 if _native.HAS_OPS:
+    register_flop_formula(torch.ops.aicr_ext.integer_linear)(_linear_operations)
+    register_flop_formula(torch.ops.aicr_ext.integer_depthwise)(_depthwise_operations)
     torch.library.register_fake("aicr_ext::integer_linear", _fake_linear)
     torch.library.register_fake("aicr_ext::integer_depthwise", lambda x, weight, bias, shift: torch.empty_like(x))
     torch.library.register_fake("aicr_ext::integer_sum", _fake_halves)

@@ -1,0 +1,65 @@
+"""Arguments of every operator at a shape of one's choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from aicr_ext.profiling.capture import Call
+
+__all__ = ["CASES", "make_call"]
+
+Shape = tuple[int, ...]
+Draw = Callable[..., Tensor]
+
+
+def _decoupled_attention(shape: Shape, draw: Draw) -> list:
+    channels = shape[1]
+    return [draw(shape), draw(shape), draw((channels, 1, 1, 5)), draw((channels, 1, 5, 1))]
+
+
+def _gated_depthwise_conv3x3(shape: Shape, draw: Draw) -> list:
+    return [draw(shape), draw((shape[1], 1, 3, 3)), None, True]
+
+
+def _gelu_gate(shape: Shape, draw: Draw) -> list:
+    return [draw(shape)]
+
+
+def _layer_norm2d(shape: Shape, draw: Draw) -> list:
+    return [draw(shape), draw((shape[1],)), None, False, 1e-5]
+
+
+#: The arguments, as the schema has them, that go with a feature map of some shape; ``draw`` makes tensors.
+CASES: dict[str, Callable[[Shape, Draw], list]] = {
+    "decoupled_attention": _decoupled_attention,
+    "gated_depthwise_conv3x3": _gated_depthwise_conv3x3,
+    "gelu_gate": _gelu_gate,
+    "layer_norm2d": _layer_norm2d,
+}
+
+
+def make_call(name: str, shape: Shape, dtype: torch.dtype = torch.float32, channels_last: bool = True) -> Call:
+    """A call of an operator with numbers drawn from a normal distribution, always the same ones, on the CPU.
+
+    Args:
+        name: one of :data:`CASES`.
+        shape: (B, C, H, W) of its feature maps.
+        channels_last: memory format of the feature maps.
+
+    Raises:
+        ValueError: an unknown operator, or a shape that is not four numbers from 1.
+    """
+    if name not in CASES:
+        raise ValueError(f"unknown operator {name!r}; known: {', '.join(sorted(CASES))}")
+    if len(shape) != 4 or min(shape) < 1:
+        raise ValueError(f"shape must be four numbers from 1, (B, C, H, W), got {tuple(shape)}")
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(size: Shape) -> Tensor:
+        drawn = torch.randn(size, generator=generator).to(dtype)
+        return drawn.contiguous(memory_format=torch.channels_last) if channels_last and size == shape else drawn
+
+    return Call(name, CASES[name](tuple(shape), draw))
