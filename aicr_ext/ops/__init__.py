@@ -9,8 +9,10 @@ from aicr_ext.ops.blocks import (
 )
 from aicr_ext.ops.decoupled_attention import decoupled_attention
 from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
+from aicr_ext.ops.gelu import gelu
 from aicr_ext.ops.gelu_gate import gelu_gate
 from aicr_ext.ops.layer_norm2d import layer_norm2d
+from aicr_ext.ops.pointwise import pointwise_convolution
 
 __all__ = [
     "channel_attention",
@@ -18,8 +20,10 @@ __all__ = [
     "gated_convolutions",
     "gated_depthwise_conv3x3",
     "gated_feed_forward",
+    "gelu",
     "gelu_gate",
     "layer_norm2d",
+    "pointwise_convolution",
     "spatial_attention",
     "transposed_attention",
 ]

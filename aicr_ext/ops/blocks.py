@@ -21,6 +21,7 @@ from torch import Tensor
 from aicr_ext.ops.decoupled_attention import decoupled_attention
 from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
 from aicr_ext.ops.layer_norm2d import layer_norm2d
+from aicr_ext.ops.pointwise import pointwise_convolution
 
 __all__ = [
     "channel_attention",
@@ -109,7 +110,7 @@ def transposed_attention(
     c = x.shape[1]
 
     def project(block: Tensor, keep: slice, part: slice) -> Tensor:
-        t = F.conv2d(block if norm is None else norm(block), qkv[0][part], _part(qkv[1], part))
+        t = pointwise_convolution(block if norm is None else norm(block), qkv[0][part], _part(qkv[1], part))
         weight, bias = qkv_dwconv[0][part], _part(qkv_dwconv[1], part)
         return F.conv2d(t, weight, bias, padding=1, groups=t.shape[1])[:, :, keep]
 
@@ -217,9 +218,10 @@ def spatial_attention(
 
     def branch(block: Tensor, keep: slice) -> Tensor:
         t = layer_norm2d(block, norm, eps)
-        attn = F.conv2d(t, *project_attn)
-        value = F.conv2d(t, *project_value)
-        return F.conv2d(decoupled_attention(attn, value, dwconv_row, dwconv_col)[:, :, keep], *project_out)
+        attn = pointwise_convolution(t, *project_attn)
+        value = pointwise_convolution(t, *project_value)
+        t = decoupled_attention(attn, value, dwconv_row, dwconv_col)[:, :, keep]
+        return pointwise_convolution(t, *project_out)
 
     return over_strips(x, 2 * x.shape[1], reach, branch)
 
@@ -246,9 +248,9 @@ def gated_convolutions(
     """
 
     def branch(block: Tensor, keep: slice) -> Tensor:
-        t = F.conv2d(block if norm is None else norm(block), *project_in)
+        t = pointwise_convolution(block if norm is None else norm(block), *project_in)
         t = gated_depthwise_conv3x3(t, *dwconv, activation=activation)[:, :, keep]
-        return F.conv2d(t, *project_out)
+        return pointwise_convolution(t, *project_out)
 
     return over_strips(x, project_in[0].shape[0], 1, branch, residual)
 
