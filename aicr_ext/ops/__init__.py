@@ -1,6 +1,8 @@
 """Operations of the network as functions: each with a plain-torch definition, some with native kernels."""
 
+from aicr_ext.ops import block_operators  # noqa: F401 (registers them)
 from aicr_ext.ops.blocks import (
+    Norm,
     channel_attention,
     gated_convolutions,
     gated_feed_forward,
@@ -15,6 +17,7 @@ from aicr_ext.ops.layer_norm2d import layer_norm2d
 from aicr_ext.ops.pointwise import pointwise_convolution
 
 __all__ = [
+    "Norm",
     "channel_attention",
     "decoupled_attention",
     "gated_convolutions",
