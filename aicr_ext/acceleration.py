@@ -29,7 +29,6 @@ from types import MethodType
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from aicr_ext.ops import gated_convolutions, layer_norm2d, transposed_attention
 
@@ -39,7 +38,8 @@ __all__ = ["Acceleration", "accelerate", "restore_modules"]
 _TOLERANCE = 1e-9
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
-Function = Callable[[nn.Module, Tensor], Tensor]
+#: Module, map, and whether to keep only that for the backward pass.
+Function = Callable[[nn.Module, Tensor, bool], Tensor]
 
 
 @dataclass
@@ -136,9 +136,7 @@ class _Replacement:
         x = args[0] if len(args) == 1 and not named else None
         if not isinstance(x, Tensor) or x.dim() != 4:
             return type(module).forward(module, *args, **named)
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self.function, module, x, use_reentrant=False)
-        return self.function(module, x)
+        return self.function(module, x, self.recompute)
 
 
 def _replace(module: nn.Module, kind: str, recompute: bool) -> str | None:
@@ -150,7 +148,7 @@ def _replace(module: nn.Module, kind: str, recompute: bool) -> str | None:
         except Exception as error:
             return f"cannot be tried: {type(error).__name__}: {error}"
         if difference <= _TOLERANCE:
-            module.forward = MethodType(_Replacement(function, recompute and kind != "norm"), module)
+            module.forward = MethodType(_Replacement(function, recompute), module)
             return None
         closest = min(closest, difference)
     return f"its parameters are those of a known {kind}, its results are not (they differ by {closest:.1e})"
@@ -164,7 +162,7 @@ def _difference(module: nn.Module, function: Function) -> float:
     for parameter in twin.parameters():  # fresh ones are often 0 or 1, which would hide what they are for
         parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     x = torch.randn((2, _channels(module), 7, 9), generator=generator, dtype=torch.float64)
-    expected, found = type(twin).forward(twin, x), function(twin, x)
+    expected, found = type(twin).forward(twin, x), function(twin, x, False)
     if not isinstance(expected, Tensor) or expected.shape != found.shape:
         return float("inf")
     return float((expected - found).abs().max() / expected.abs().max())
@@ -236,7 +234,7 @@ def _projection(conv: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
     return conv.weight, conv.bias
 
 
-def _attention(module: nn.Module, x: Tensor) -> Tensor:
+def _attention(module: nn.Module, x: Tensor, recompute: bool) -> Tensor:
     return transposed_attention(
         x,
         _projection(module.qkv),
@@ -244,6 +242,7 @@ def _attention(module: nn.Module, x: Tensor) -> Tensor:
         module.temperature,
         _projection(module.project_out),
         groups=module.temperature.numel(),
+        recompute=recompute,
     )
 
 
@@ -251,9 +250,9 @@ def _attention(module: nn.Module, x: Tensor) -> Tensor:
 class _FeedForward:
     activation: str | None
 
-    def __call__(self, module: nn.Module, x: Tensor) -> Tensor:
+    def __call__(self, module: nn.Module, x: Tensor, recompute: bool) -> Tensor:
         parts = (_projection(conv) for conv in (module.project_in, module.dwconv, module.project_out))
-        return gated_convolutions(x, *parts, activation=self.activation)
+        return gated_convolutions(x, *parts, activation=self.activation, recompute=recompute)
 
 
 @dataclass(frozen=True)
@@ -261,7 +260,7 @@ class _Norm:
     subtract_mean: bool
     eps: float
 
-    def __call__(self, module: nn.Module, x: Tensor) -> Tensor:
+    def __call__(self, module: nn.Module, x: Tensor, recompute: bool) -> Tensor:
         weight, bias = _norm_parameters(module)
         return layer_norm2d(x, weight, self.eps, bias=bias, subtract_mean=self.subtract_mean)
 

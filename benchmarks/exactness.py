@@ -6,10 +6,11 @@ pictures per call that is asked for,
 * multiplies, sums, requantises and saturates ``--sums`` numbers that fill int32, extremes among them, which must equal
   the plain-torch definition, and so must the scale level of each of the 65536 possible log scales;
 * decodes the files that the first process made of the pictures: the latents must be the same, bit for bit;
-* compresses the pictures: files that are not those of the first process are counted. They may differ, for the analysis
-  is floating point: where it rounds otherwise, another symbol is coded, and decoded as it was coded.
+* compresses the pictures: the files must be those of the first process. Between machines they may differ, for the
+  analysis is floating point: where it rounds otherwise, another symbol is coded, and decoded as it was coded. On one
+  machine nothing that is varied here may change its bits.
 
-Ends with status 1 if a sum or a latent differs. A picture is a file or a folder of them.
+Ends with status 1 if a sum, a latent or a file differs. A picture is a file or a folder of them.
 """
 
 from __future__ import annotations
@@ -167,8 +168,9 @@ def main() -> None:
     print_table(rows)
     if args.csv:
         write_csv(args.csv, [row | circumstances() for row in rows])
-    if any(row.get(name) for row in rows for name in ("sums that differ", "latents that differ")):
-        raise SystemExit("sums or latents differ")
+    wrong = [name for name in ("sums", "latents", "files") if any(row.get(f"{name} that differ") for row in rows)]
+    if wrong:
+        raise SystemExit(f"{' and '.join(wrong)} differ")
 
 
 if __name__ == "__main__":

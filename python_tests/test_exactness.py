@@ -6,6 +6,7 @@ import csv
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pictures import smooth
@@ -45,3 +46,12 @@ def test_another_file_or_latent_is_counted(tmp_path):
     (tmp_path / "a-20.latent").write_text("another")
     found = exactness.check_pictures([tmp_path / "a.png"], [20, 21], 1, tmp_path)
     assert found == {"files": 2, "files that differ": 0, "latents that differ": 1}
+
+
+@pytest.mark.parametrize("what", ["sums", "latents", "files"])
+def test_a_difference_is_a_failure(what, monkeypatch):
+    monkeypatch.setattr(exactness._native, "require_C", lambda: SimpleNamespace(coder_isas=lambda: ["scalar"]))
+    monkeypatch.setattr(exactness, "run", lambda *_: {"instruction set": "scalar", f"{what} that differ": 1})
+    monkeypatch.setattr(sys, "argv", ["exactness"])
+    with pytest.raises(SystemExit, match=f"{what} differ"):
+        exactness.main()

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aicr_ext.model.config import ModelConfig
+from aicr_ext.nn import PointwiseConv2d
 
 __all__ = [
     "DEFAULT_EXPONENT",
@@ -59,10 +60,10 @@ class DepthConv(nn.Module):
 
     def __init__(self, cin: int, cout: int) -> None:
         super().__init__()
-        self.conv_in = nn.Conv2d(cin, cin, 1)
+        self.conv_in = PointwiseConv2d(cin, cin)
         self.dwconv = nn.Conv2d(cin, cin, 3, padding=1, groups=cin)
-        self.conv_out = nn.Conv2d(cin, cout, 1)
-        self.skip = nn.Conv2d(cin, cout, 1) if cin != cout else nn.Identity()
+        self.conv_out = PointwiseConv2d(cin, cout)
+        self.skip = PointwiseConv2d(cin, cout) if cin != cout else nn.Identity()
         self.register_buffer("exponents", exponents(3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,8 +75,8 @@ class FeedForwardAdd(nn.Module):
 
     def __init__(self, channels: int, expansion: int) -> None:
         super().__init__()
-        self.conv_in = nn.Conv2d(channels, 2 * expansion * channels, 1)
-        self.conv_out = nn.Conv2d(expansion * channels, channels, 1)
+        self.conv_in = PointwiseConv2d(channels, 2 * expansion * channels)
+        self.conv_out = PointwiseConv2d(expansion * channels, channels)
         self.register_buffer("exponents", exponents(3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,9 +97,9 @@ class ResidualUpsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv_up = nn.Conv2d(channels, 4 * channels, 1)
+        self.conv_up = PointwiseConv2d(channels, 4 * channels)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.skip = nn.Conv2d(channels, 4 * channels, 1)
+        self.skip = PointwiseConv2d(channels, 4 * channels)
         self.register_buffer("exponents", exponents(2))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aicr_ext import ops
 from aicr_ext.model.config import QUALITIES, ModelConfig
 from aicr_ext.model.layers import HybridBlock
+from aicr_ext.nn import GELU, PointwiseConv2d
 
 __all__ = ["Analysis", "RateScale", "Synthesis", "step_size"]
 
@@ -64,14 +66,14 @@ class ToneField(nn.Module):
         super().__init__()
         self.look = nn.Sequential(
             nn.Conv2d(9, width // 2, 3, stride=2, padding=1),
-            nn.GELU(),
+            GELU(),
             nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
-            nn.GELU(),
+            GELU(),
             nn.Conv2d(width, width, 3, stride=2, padding=1),
-            nn.GELU(),
+            GELU(),
         )
-        self.mix = nn.Conv2d(3 * width, width, 1)
-        self.head = nn.Conv2d(width, 13, 1)
+        self.mix = PointwiseConv2d(3 * width, width)
+        self.head = PointwiseConv2d(width, 13)
 
     def field(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Gain (B, 1, H/4, W/4), and matrix and offset (B, 12, H/4, W/4), row by row (r, g, b, 1)."""
@@ -80,7 +82,7 @@ class ToneField(nn.Module):
         seen = torch.cat([seen[0].mean(4), seen[1].amax(4), seen[2].amin(4)], 1)
         h = self.look((seen.clamp_min(0) + 1e-4).sqrt() - 0.5)
         overall = (h.mean((2, 3), keepdim=True).expand_as(h), h.amax((2, 3), keepdim=True).expand_as(h))
-        h = self.head(F.gelu(self.mix(torch.cat([h, *overall], 1)))).float()
+        h = self.head(ops.gelu(self.mix(torch.cat([h, *overall], 1)))).float()
         h = F.interpolate(h, (x.shape[2] // 4, x.shape[3] // 4), mode="bilinear", align_corners=False)
         return h[:, :1].clamp(-3, 3).exp(), h[:, 1:]
 
@@ -133,7 +135,7 @@ class Analysis(nn.Module):
         self.head = nn.Conv2d(widths[-1], config.latent, 3, padding=1)
         if config.linear_shortcut:
             low, high = config.lambdas
-            self.linear = nn.Conv2d(3 * 256, config.latent, 1)
+            self.linear = PointwiseConv2d(3 * 256, config.latent)
             self.scale = _rate_scale(config, (1 / step_size(low), 1 / step_size(high)))
         else:
             self.linear = None
@@ -177,7 +179,7 @@ class Synthesis(nn.Module):
         self.tail = nn.Sequential(nn.Conv2d(widths[-1], 3 * config.stem**2, 3, padding=1), *shuffle)
         if config.linear_shortcut:
             low, high = config.lambdas
-            self.linear = nn.Conv2d(config.latent, 3 * 256, 1)
+            self.linear = PointwiseConv2d(config.latent, 3 * 256)
             self.scale = _rate_scale(config, (step_size(low), step_size(high)))
         else:
             self.linear = None

@@ -1,6 +1,8 @@
 """Operations of the network as functions: each with a plain-torch definition, some with native kernels."""
 
+from aicr_ext.ops import block_operators  # noqa: F401 (registers them)
 from aicr_ext.ops.blocks import (
+    Norm,
     channel_attention,
     gated_convolutions,
     gated_feed_forward,
@@ -9,17 +11,22 @@ from aicr_ext.ops.blocks import (
 )
 from aicr_ext.ops.decoupled_attention import decoupled_attention
 from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
+from aicr_ext.ops.gelu import gelu
 from aicr_ext.ops.gelu_gate import gelu_gate
 from aicr_ext.ops.layer_norm2d import layer_norm2d
+from aicr_ext.ops.pointwise import pointwise_convolution
 
 __all__ = [
+    "Norm",
     "channel_attention",
     "decoupled_attention",
     "gated_convolutions",
     "gated_depthwise_conv3x3",
     "gated_feed_forward",
+    "gelu",
     "gelu_gate",
     "layer_norm2d",
+    "pointwise_convolution",
     "spatial_attention",
     "transposed_attention",
 ]

@@ -8,21 +8,32 @@ Without gradients a large map is worked through in strips of rows: the intermedi
 large as the map itself, then stay in the processor's cache instead of passing through memory. Convolutions read
 the rows they need beyond the strip, and the sums of the channel attention add up over strips, so the result is
 that of the whole map up to the order of float32 additions.
+
+``composed_*`` are these operations with every argument spelled out, as :mod:`aicr_ext.ops.block_operators` registers
+them with torch. ``compute`` is the dtype of convolutions and products, that of x if None; under autocast the public
+functions pass autocast's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aicr_ext.ops.block_arguments import channels_of, check_transposed_attention, expect_shape
 from aicr_ext.ops.decoupled_attention import decoupled_attention
 from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
+from aicr_ext.ops.kernels import has_kernel
 from aicr_ext.ops.layer_norm2d import layer_norm2d
+from aicr_ext.ops.pointwise import pointwise_convolution
 
 __all__ = [
+    "Norm",
+    "Projection",
     "channel_attention",
     "gated_convolutions",
     "gated_feed_forward",
@@ -81,16 +92,44 @@ def over_strips(
 Projection = tuple[Tensor, Tensor | None]
 
 
+class Norm(NamedTuple):
+    """The norm in front of a block: the arguments of :func:`aicr_ext.ops.layer_norm2d`."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+    subtract_mean: bool = False
+    eps: float = 1e-5
+
+
+def run(name: str, composed: Callable[..., Tensor], x: Tensor, rest: tuple[Any, ...], recompute: bool) -> Tensor:
+    """A block: its operations one after the other, or the registered operator.
+
+    The operator keeps only its arguments for the backward pass. In compiled inference on a CPU it is one node, whose
+    strips of rows the compiler would undo; elsewhere the operations by themselves are as fast or faster.
+    """
+    device = x.device.type
+    autocast = device != "meta" and torch.is_autocast_enabled(device)
+    low = torch.get_autocast_dtype(device) if autocast and x.dtype != torch.float64 else None
+    compiled = device == "cpu" and torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    if recompute if torch.is_grad_enabled() else compiled and has_kernel(device):
+        return getattr(torch.ops.aicr_ext, name)(x, *rest, low)
+    with torch.autocast(device, enabled=False) if autocast else nullcontext():
+        return composed(x, *rest, low)
+
+
 def transposed_attention(
     x: Tensor,
     qkv: Projection,
-    qkv_dwconv: Projection,
-    temperature: Tensor,
+    qkv_dwconv: Projection | None,
+    temperature: Tensor | None,
     project_out: Projection,
     *,
     groups: int,
-    norm: Callable[[Tensor], Tensor] | None = None,
+    context: Tensor | None = None,
+    scale: float | None = None,
+    norm: Norm | None = None,
     residual: bool = False,
+    recompute: bool = False,
 ) -> Tensor:
     """Attention between channels instead of pixels (Restormer's MDTA), optionally of a norm of x, and added to x.
 
@@ -98,20 +137,66 @@ def transposed_attention(
     shared by every pixel.
 
     Args:
-        x: (B, C, H, W).
-        qkv: weight (3C, C, 1, 1) and bias (3C,) or None; ``qkv_dwconv``: (3C, 1, 3, 3), zero padding, and bias.
-        temperature: ``groups`` values, factors of the cosine scores.
-        project_out: (C, C, 1, 1), and bias.
+        x: (B, C, H, W), float32, bfloat16, float16 or float64.
+        qkv: weight (3C, C, 1, 1) of queries, keys, values, in that order, and bias (3C,) or None. Where a network has
+            the scores of keys and queries (MST++), hand over the keys' weights first.
+        qkv_dwconv: (3C, 1, 3, 3), zero padding, and bias; None without this convolution (XCiT).
+        temperature: ``groups`` values, factors of the scores; None for 1.
+        project_out: (D, C, 1, 1), and bias; D is C if ``residual``.
         groups: number of heads; divides C.
-        norm: applied to x first.
+        context: a map of the shape of x from which keys and values come (and the norm of it), as HVI-CIDNet has it.
+        scale: with a number the scores are q · k · scale instead of cosines, with 1 / sqrt(C / groups) for example.
+        norm: of x first.
         residual: return x + the attention.
+        recompute: in training, keep the arguments only and compute the rest again in the backward pass: less
+            memory, more time.
+
+    Returns:
+        (B, D, H, W) in the dtype of x; under autocast, without ``residual``, in autocast's. Weights are taken in the
+        dtype of the computation.
+
+    Raises:
+        ValueError: shapes other than these.
     """
+    (norm_weight, norm_bias, subtract_mean, eps) = norm or (None, None, False, 1e-5)
+    rest = (context, norm_weight, norm_bias, *qkv, *(qkv_dwconv or (None, None)), temperature, *project_out)
+    options = (groups, scale, subtract_mean, eps, residual)
+    return run("transposed_attention", composed_transposed_attention, x, (*rest, *options), recompute)
+
+
+def composed_transposed_attention(
+    x: Tensor,
+    context: Tensor | None,
+    norm: Tensor | None,
+    norm_bias: Tensor | None,
+    qkv: Tensor,
+    qkv_bias: Tensor | None,
+    qkv_dwconv: Tensor | None,
+    qkv_dwconv_bias: Tensor | None,
+    temperature: Tensor | None,
+    project_out: Tensor,
+    project_out_bias: Tensor | None,
+    groups: int,
+    scale: float | None,
+    subtract_mean: bool,
+    eps: float,
+    residual: bool,
+    compute: torch.dtype | None,
+) -> Tensor:
+    """The operations of :func:`transposed_attention`."""
     c = x.shape[1]
+    check_transposed_attention(x, context, qkv, qkv_dwconv, temperature, project_out, groups, residual)
+    low, reach = compute or x.dtype, 0 if qkv_dwconv is None else 1
+    qkv, qkv_bias, qkv_dwconv, qkv_dwconv_bias = (
+        None if t is None else t.to(low) for t in (qkv, qkv_bias, qkv_dwconv, qkv_dwconv_bias)
+    )
 
     def project(block: Tensor, keep: slice, part: slice) -> Tensor:
-        t = F.conv2d(block if norm is None else norm(block), qkv[0][part], _part(qkv[1], part))
-        weight, bias = qkv_dwconv[0][part], _part(qkv_dwconv[1], part)
-        return F.conv2d(t, weight, bias, padding=1, groups=t.shape[1])[:, :, keep]
+        t = normed(block, norm, norm_bias, subtract_mean, eps).to(low)
+        t = pointwise_convolution(t, qkv[part], _part(qkv_bias, part))
+        if qkv_dwconv is not None:
+            t = F.conv2d(t, qkv_dwconv[part], _part(qkv_dwconv_bias, part), padding=1, groups=t.shape[1])
+        return t[:, :, keep]
 
     def pixels(t: Tensor) -> Tensor:
         return t.permute(0, 2, 3, 1).flatten(1, 2)
@@ -119,21 +204,49 @@ def transposed_attention(
     def value_branch(block: Tensor, keep: slice) -> Tensor:
         v = project(block, keep, slice(2 * c, 3 * c))
         out = pixels(v) @ folded
-        if project_out[1] is not None:
-            out = out + project_out[1].to(out.dtype)
+        if project_out_bias is not None:
+            out = out + project_out_bias.to(low)
         return out.unflatten(1, v.shape[2:]).permute(0, 3, 1, 2)
 
-    sums = [
-        gram(*pixels(project(block, keep, slice(0, 2 * c))).split(c, 2), groups)
-        for block, keep, _ in strips(x, 2 * c, 1)
-    ]
-    attention = attention_map(*(sum(parts[1:], parts[0]) for parts in zip(*sums, strict=True)), temperature)
-    folded = fold_attention(attention, project_out[0]).transpose(1, 2).to(x.dtype)
-    return over_strips(x, 2 * c, 1, value_branch, residual)
+    if context is None:
+        sums = [
+            gram(*pixels(project(block, keep, slice(0, 2 * c))).split(c, 2), groups)
+            for block, keep, _ in strips(x, 2 * c, reach)
+        ]
+    else:
+        sums = [
+            gram(pixels(project(of_x, keep, slice(0, c))), pixels(project(of_context, keep, slice(c, 2 * c))), groups)
+            for (of_x, keep, _), (of_context, _, _) in zip(
+                strips(x, 2 * c, reach), strips(context, 2 * c, reach), strict=True
+            )
+        ]
+    sums = [sum(parts[1:], parts[0]) for parts in zip(*sums, strict=True)]
+    attention = score_map(*sums, temperature, scale)
+    folded = fold_attention(attention, project_out).transpose(1, 2).to(low)
+    if context is None:
+        return over_strips(x, 2 * c, reach, value_branch, residual)
+    out = over_strips(context, 2 * c, reach, value_branch, residual=False)
+    return x + out if residual else out
 
 
 def _part(bias: Tensor | None, part: slice) -> Tensor | None:
     return None if bias is None else bias[part]
+
+
+def normed(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean: bool, eps: float) -> Tensor:
+    """The norm of x, or x where there is none."""
+    return x if weight is None else layer_norm2d(x, weight, eps, bias=bias, subtract_mean=subtract_mean)
+
+
+def score_map(
+    scores: Tensor, q_norm: Tensor, k_norm: Tensor, temperature: Tensor | None, scale: float | None
+) -> Tensor:
+    """Softmax over keys of the scores: (B, groups, C/groups, C/groups)."""
+    if temperature is None:
+        temperature = scores.new_ones(scores.shape[1])
+    if scale is None:
+        return attention_map(scores, q_norm, k_norm, temperature)
+    return (scores * scale * wide(temperature).view(-1, 1, 1)).softmax(-1)
 
 
 def channel_attention(
@@ -146,13 +259,14 @@ def channel_attention(
     *,
     groups: int,
     eps: float = 1e-5,
+    recompute: bool = False,
 ) -> Tensor:
     """x + C-GA(LN x): grouped channel attention (AICR eq. 1-3, scores as in the released code).
 
     Args:
         x: (B, C, H, W).
         norm: (C,) weight of the norm.
-        qkv, qkv_dwconv, temperature, project_out, groups: as :func:`transposed_attention`, without biases.
+        qkv, qkv_dwconv, temperature, project_out, groups, recompute: as :func:`transposed_attention`, without biases.
     """
     return transposed_attention(
         x,
@@ -161,8 +275,9 @@ def channel_attention(
         temperature,
         (project_out, None),
         groups=groups,
-        norm=lambda t: layer_norm2d(t, norm, eps),
+        norm=Norm(norm, eps=eps),
         residual=True,
+        recompute=recompute,
     )
 
 
@@ -191,7 +306,7 @@ def fold_attention(attention: Tensor, project_out: Tensor) -> Tensor:
     """W_out · blockdiag(A), one (C, C) matrix per picture, so that A·v never exists as a tensor."""
     b, g, d, _ = attention.shape
     blocks = wide(project_out).reshape(-1, g, d).transpose(0, 1)
-    return (blocks @ attention).transpose(1, 2).reshape(b, -1, g * d)
+    return (blocks @ attention).transpose(1, 2).reshape(b, len(project_out), g * d)
 
 
 def spatial_attention(
@@ -204,6 +319,7 @@ def spatial_attention(
     project_out: tuple[Tensor, Tensor],
     *,
     eps: float = 1e-5,
+    recompute: bool = False,
 ) -> Tensor:
     """x + S-DA(LN x): decoupled depthwise spatial attention (AICR eq. 4-5).
 
@@ -212,16 +328,57 @@ def spatial_attention(
         norm: (C,) weight of the norm.
         project_attn, project_value, project_out: weight (C, C, 1, 1) and bias (C,) of a 1x1 convolution.
         dwconv_row: (C, 1, 1, K); ``dwconv_col``: (C, 1, K, 1); K odd, zero padding.
+        recompute: as :func:`transposed_attention`.
+
+    Raises:
+        ValueError: shapes other than these.
     """
-    reach = dwconv_col.shape[2] // 2
+    rest = (norm, *project_attn, dwconv_row, dwconv_col, *project_value, *project_out, eps)
+    return run("spatial_attention", composed_spatial_attention, x, rest, recompute)
+
+
+def composed_spatial_attention(
+    x: Tensor,
+    norm: Tensor,
+    project_attn: Tensor,
+    project_attn_bias: Tensor | None,
+    dwconv_row: Tensor,
+    dwconv_col: Tensor,
+    project_value: Tensor,
+    project_value_bias: Tensor | None,
+    project_out: Tensor,
+    project_out_bias: Tensor | None,
+    eps: float,
+    compute: torch.dtype | None,
+) -> Tensor:
+    """The operations of :func:`spatial_attention`."""
+    c = channels_of(x)
+    for name, weight in (("attn", project_attn), ("value", project_value), ("out", project_out)):
+        expect_shape(f"project_{name}", weight, (c, c, 1, 1))
+    low, reach = compute or x.dtype, dwconv_col.shape[2] // 2
+    to_attn, to_value, to_out = (
+        tuple(None if t is None else t.to(low) for t in projection)
+        for projection in (
+            (project_attn, project_attn_bias),
+            (project_value, project_value_bias),
+            (project_out, project_out_bias),
+        )
+    )
+    row, col = fitting(dwconv_row, low), fitting(dwconv_col, low)
 
     def branch(block: Tensor, keep: slice) -> Tensor:
-        t = layer_norm2d(block, norm, eps)
-        attn = F.conv2d(t, *project_attn)
-        value = F.conv2d(t, *project_value)
-        return F.conv2d(decoupled_attention(attn, value, dwconv_row, dwconv_col)[:, :, keep], *project_out)
+        t = layer_norm2d(block, norm, eps).to(low)
+        attn = pointwise_convolution(t, *to_attn)
+        value = pointwise_convolution(t, *to_value)
+        t = decoupled_attention(attn, value, row, col)[:, :, keep]
+        return pointwise_convolution(t, *to_out)
 
-    return over_strips(x, 2 * x.shape[1], reach, branch)
+    return over_strips(x, 2 * c, reach, branch)
+
+
+def fitting(weight: Tensor, low: torch.dtype) -> Tensor:
+    """A depthwise weight as the operators take it: float32 may stay as it is."""
+    return weight if weight.dtype == torch.float32 and low != torch.float64 else weight.to(low)
 
 
 def gated_convolutions(
@@ -231,43 +388,94 @@ def gated_convolutions(
     project_out: Projection,
     *,
     activation: str | None = "gelu",
-    norm: Callable[[Tensor], Tensor] | None = None,
+    norm: Norm | None = None,
     residual: bool = False,
+    recompute: bool = False,
 ) -> Tensor:
     """The gated depthwise feed-forward (Restormer's GDFN), optionally of a norm of x, and added to x.
 
     Args:
-        x: (B, C, H, W).
+        x: (B, C, H, W), float32, bfloat16, float16 or float64.
         project_in: weight (2h, C, 1, 1) and bias (2h,) or None; ``dwconv``: (2h, 1, 3, 3), zero padding, and bias;
-            ``project_out``: (C, h, 1, 1), and bias.
+            ``project_out``: (D, h, 1, 1), and bias; D is C if ``residual``.
         activation: of the first half before it multiplies the second: ``"gelu"`` or None.
-        norm: applied to x first.
+        norm: of x first.
         residual: return x + the feed-forward.
+        recompute: as :func:`transposed_attention`.
+
+    Returns:
+        (B, D, H, W) in the dtype of x; under autocast, without ``residual``, in autocast's.
+
+    Raises:
+        ValueError: another activation, or shapes other than these.
     """
+    if activation not in ("gelu", None):
+        raise ValueError(f"activation must be 'gelu' or None, got {activation!r}")
+    (norm_weight, norm_bias, subtract_mean, eps) = norm or (None, None, False, 1e-5)
+    rest = (norm_weight, norm_bias, *project_in, *dwconv, *project_out)
+    options = (activation == "gelu", subtract_mean, eps, residual)
+    return run("gated_convolutions", composed_gated_convolutions, x, (*rest, *options), recompute)
+
+
+def composed_gated_convolutions(
+    x: Tensor,
+    norm: Tensor | None,
+    norm_bias: Tensor | None,
+    project_in: Tensor,
+    project_in_bias: Tensor | None,
+    dwconv: Tensor,
+    dwconv_bias: Tensor | None,
+    project_out: Tensor,
+    project_out_bias: Tensor | None,
+    gelu: bool,
+    subtract_mean: bool,
+    eps: float,
+    residual: bool,
+    compute: torch.dtype | None,
+) -> Tensor:
+    """The operations of :func:`gated_convolutions`."""
+    c, hidden = channels_of(x), project_out.shape[1]
+    expect_shape("project_in", project_in, (2 * hidden, c, 1, 1))
+    expect_shape("dwconv", dwconv, (2 * hidden, 1, 3, 3))
+    expect_shape("project_out", project_out, (c if residual else project_out.shape[0], hidden, 1, 1))
+    low = compute or x.dtype
+    project_in, project_in_bias, project_out, project_out_bias = (
+        None if t is None else t.to(low) for t in (project_in, project_in_bias, project_out, project_out_bias)
+    )
+    dwconv, dwconv_bias = fitting(dwconv, low), None if dwconv_bias is None else fitting(dwconv_bias, low)
 
     def branch(block: Tensor, keep: slice) -> Tensor:
-        t = F.conv2d(block if norm is None else norm(block), *project_in)
-        t = gated_depthwise_conv3x3(t, *dwconv, activation=activation)[:, :, keep]
-        return F.conv2d(t, *project_out)
+        t = normed(block, norm, norm_bias, subtract_mean, eps).to(low)
+        t = pointwise_convolution(t, project_in, project_in_bias)
+        t = gated_depthwise_conv3x3(t, dwconv, dwconv_bias, activation="gelu" if gelu else None)[:, :, keep]
+        return pointwise_convolution(t, project_out, project_out_bias)
 
-    return over_strips(x, project_in[0].shape[0], 1, branch, residual)
+    return over_strips(x, 2 * hidden, 1, branch, residual)
 
 
 def gated_feed_forward(
-    x: Tensor, norm: Tensor, project_in: Tensor, dwconv: Tensor, project_out: Tensor, *, eps: float = 1e-5
+    x: Tensor,
+    norm: Tensor,
+    project_in: Tensor,
+    dwconv: Tensor,
+    project_out: Tensor,
+    *,
+    eps: float = 1e-5,
+    recompute: bool = False,
 ) -> Tensor:
     """x + GDFN(LN x): gated depthwise feed-forward, as AICR has it.
 
     Args:
         x: (B, C, H, W).
         norm: (C,) weight of the norm.
-        project_in, dwconv, project_out: as :func:`gated_convolutions`, without biases.
+        project_in, dwconv, project_out, recompute: as :func:`gated_convolutions`, without biases.
     """
     return gated_convolutions(
         x,
         (project_in, None),
         (dwconv, None),
         (project_out, None),
-        norm=lambda t: layer_norm2d(t, norm, eps),
+        norm=Norm(norm, eps=eps),
         residual=True,
+        recompute=recompute,
     )

@@ -74,15 +74,16 @@ def _fake_backward(
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    attn, value, weight_row, weight_col = ctx.saved_tensors
-    arguments = (grad, attn, value, weight_row, weight_col)
+    saved = ctx.saved_tensors  # once: a checkpoint hands each out one time only
+    attn = saved[0]
+    arguments = (grad, *saved)
     # Gradients that are differentiated again have to consist of operations that have derivatives.
     if torch.is_grad_enabled() or not has_kernel(attn.device.type, cuda=False):
         return decoupled_attention_backward_reference(*arguments, needs=ctx.needs_input_grad)
     gradients = torch.ops.aicr_ext.decoupled_attention_backward(*arguments)
     return tuple(
         g.to(like.dtype) if needed else None
-        for g, like, needed in zip(gradients, ctx.saved_tensors, ctx.needs_input_grad, strict=True)
+        for g, like, needed in zip(gradients, saved, ctx.needs_input_grad, strict=True)
     )
 
 

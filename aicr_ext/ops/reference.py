@@ -15,12 +15,15 @@ from torch import Tensor
 __all__ = [
     "decoupled_attention_backward_reference",
     "decoupled_attention_reference",
+    "gated_convolutions_reference",
     "gated_depthwise_conv3x3_backward_reference",
     "gated_depthwise_conv3x3_reference",
     "gelu_gate_backward_reference",
     "gelu_gate_reference",
     "layer_norm2d_backward_reference",
     "layer_norm2d_reference",
+    "spatial_attention_reference",
+    "transposed_attention_reference",
 ]
 
 
@@ -170,3 +173,85 @@ def _statistics(pixels: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     mean = wide.mean(-1, keepdim=True)
     # Tensor.var over the innermost dimension is many times slower than these passes.
     return mean, torch.rsqrt((wide - mean).square().mean(-1, keepdim=True) + eps)
+
+
+def transposed_attention_reference(
+    x: Tensor,
+    context: Tensor | None,
+    norm: Tensor | None,
+    norm_bias: Tensor | None,
+    qkv: Tensor,
+    qkv_bias: Tensor | None,
+    qkv_dwconv: Tensor | None,
+    qkv_dwconv_bias: Tensor | None,
+    temperature: Tensor | None,
+    project_out: Tensor,
+    project_out_bias: Tensor | None,
+    groups: int,
+    scale: float | None,
+    subtract_mean: bool,
+    eps: float,
+    residual: bool,
+) -> Tensor:
+    """As :func:`aicr_ext.ops.transposed_attention`, in the printed order: scores, softmax, values, projection."""
+    batch, c, height, width = x.shape
+
+    def projected(t: Tensor) -> Tensor:
+        if norm is not None:
+            t = layer_norm2d_reference(t, norm, eps, bias=norm_bias, subtract_mean=subtract_mean)
+        t = F.conv2d(t, qkv, qkv_bias)
+        if qkv_dwconv is not None:
+            t = F.conv2d(t, qkv_dwconv, qkv_dwconv_bias, padding=1, groups=3 * c)
+        return t.reshape(batch, 3, groups, c // groups, height * width)
+
+    q = projected(x)[:, 0]
+    k, v = projected(x if context is None else context)[:, 1:].unbind(1)
+    if scale is None:
+        q, k, scale = F.normalize(q, dim=-1), F.normalize(k, dim=-1), 1.0
+    scores = q @ k.transpose(-1, -2) * scale
+    if temperature is not None:
+        scores = scores * temperature.view(-1, 1, 1)
+    out = F.conv2d((scores.softmax(-1) @ v).reshape(x.shape), project_out, project_out_bias)
+    return x + out if residual else out
+
+
+def spatial_attention_reference(
+    x: Tensor,
+    norm: Tensor,
+    project_attn: Tensor,
+    project_attn_bias: Tensor | None,
+    dwconv_row: Tensor,
+    dwconv_col: Tensor,
+    project_value: Tensor,
+    project_value_bias: Tensor | None,
+    project_out: Tensor,
+    project_out_bias: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """As :func:`aicr_ext.ops.spatial_attention`."""
+    t = layer_norm2d_reference(x, norm, eps)
+    attn, value = F.conv2d(t, project_attn, project_attn_bias), F.conv2d(t, project_value, project_value_bias)
+    t = decoupled_attention_reference(attn, value, dwconv_row, dwconv_col)
+    return x + F.conv2d(t, project_out, project_out_bias)
+
+
+def gated_convolutions_reference(
+    x: Tensor,
+    norm: Tensor | None,
+    norm_bias: Tensor | None,
+    project_in: Tensor,
+    project_in_bias: Tensor | None,
+    dwconv: Tensor,
+    dwconv_bias: Tensor | None,
+    project_out: Tensor,
+    project_out_bias: Tensor | None,
+    gelu: bool,
+    subtract_mean: bool,
+    eps: float,
+    residual: bool,
+) -> Tensor:
+    """As :func:`aicr_ext.ops.gated_convolutions`."""
+    t = x if norm is None else layer_norm2d_reference(x, norm, eps, bias=norm_bias, subtract_mean=subtract_mean)
+    t = gated_depthwise_conv3x3_reference(F.conv2d(t, project_in, project_in_bias), dwconv, dwconv_bias, gelu)
+    out = F.conv2d(t, project_out, project_out_bias)
+    return x + out if residual else out

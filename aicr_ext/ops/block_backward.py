@@ -1,0 +1,273 @@
+"""Derivatives of the block operators from their arguments alone: the forward pass again, then backwards through it.
+
+Each function takes the gradient of the result and the arguments of ``composed_*`` in :mod:`aicr_ext.ops.blocks`, and
+returns the gradient of every tensor among them, in their order; an empty tensor for one that is None. Products over
+pixels are matrix products of rows, (B, H·W, C), whose sums have one order for any number of threads. On a CPU the only
+gradient that depends on that number is the weight's and bias's of ``qkv_dwconv``, which is oneDNN's.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .blocks import fitting, fold_attention, gram, normed, score_map, wide
+from .decoupled_attention import decoupled_attention
+from .gated_depthwise_conv3x3 import gated_depthwise_conv3x3
+from .kernels import has_kernel
+from .pointwise import pointwise_convolution
+from .reference import (
+    decoupled_attention_backward_reference,
+    gated_depthwise_conv3x3_backward_reference,
+    layer_norm2d_backward_reference,
+)
+
+__all__ = ["gated_convolutions_backward", "spatial_attention_backward", "transposed_attention_backward"]
+
+
+def transposed_attention_backward(
+    grad: Tensor,
+    x: Tensor,
+    context: Tensor | None,
+    norm: Tensor | None,
+    norm_bias: Tensor | None,
+    qkv: Tensor,
+    qkv_bias: Tensor | None,
+    qkv_dwconv: Tensor | None,
+    qkv_dwconv_bias: Tensor | None,
+    temperature: Tensor | None,
+    project_out: Tensor,
+    project_out_bias: Tensor | None,
+    groups: int,
+    scale: float | None,
+    subtract_mean: bool,
+    eps: float,
+    residual: bool,
+    compute: torch.dtype | None,
+) -> list[Tensor]:
+    low, c = compute or x.dtype, x.shape[1]
+    # (map, its norm, which projections it is the input of)
+    inputs = [(x, slice(0, 3 * c))] if context is None else [(x, slice(0, c)), (context, slice(c, 3 * c))]
+    seen = [normed(t, norm, norm_bias, subtract_mean, eps).to(low) for t, _ in inputs]
+    projected = torch.cat(
+        [
+            pointwise_convolution(t, qkv[part].to(low), None if qkv_bias is None else qkv_bias[part].to(low))
+            for t, (_, part) in zip(seen, inputs, strict=True)
+        ],
+        1,
+    )
+    mixed = projected
+    if qkv_dwconv is not None:
+        bias = None if qkv_dwconv_bias is None else qkv_dwconv_bias.to(low)
+        mixed = F.conv2d(projected, qkv_dwconv.to(low), bias, padding=1, groups=3 * c)
+    q, k, v = rows(mixed).split(c, 2)
+    sums = gram(q, k, groups)
+    attention = score_map(*sums, temperature, scale)
+    folded = fold_attention(attention, project_out).to(low)
+
+    up = rows(grad.to(low))
+    grad_v = up @ folded
+    # Of the folded matrix: (B, D, C) as (B, groups, D, C / groups).
+    grad_folded = wide(up.transpose(1, 2) @ v).unflatten(2, (groups, -1)).transpose(1, 2)
+    out_blocks = wide(project_out).reshape(len(project_out), groups, -1).transpose(0, 1)
+    grad_out = (grad_folded @ attention.transpose(2, 3)).sum(0).transpose(0, 1).reshape(project_out.shape)
+    grad_attention = out_blocks.transpose(1, 2) @ grad_folded
+    grad_logits = attention * (grad_attention - (grad_attention * attention).sum(-1, keepdim=True))
+    grad_scores, grad_q_norm, grad_k_norm, grad_temperature = _scores_backward(grad_logits, *sums, temperature, scale)
+
+    q, k = (t.unflatten(2, (groups, -1)).transpose(1, 2) for t in (q, k))  # (B, groups, H·W, C / groups)
+    grad_q = k @ grad_scores.transpose(2, 3).to(low)
+    grad_k = q @ grad_scores.to(low)
+    if scale is None:
+        grad_q = grad_q + q * (2 * grad_q_norm).to(low)[:, :, None]
+        grad_k = grad_k + k * (2 * grad_k_norm).to(low)[:, :, None]
+    grad_mixed = torch.cat([t.transpose(1, 2).flatten(2) for t in (grad_q, grad_k)] + [grad_v], 2)
+
+    grad_depthwise = grad_depthwise_bias = None
+    grad_projected = grad_mixed
+    if qkv_dwconv is not None:
+        sizes = None if qkv_dwconv_bias is None else [3 * c]
+        grad_map, grad_depthwise, grad_depthwise_bias = torch.ops.aten.convolution_backward(
+            as_map(grad_mixed, x), projected, qkv_dwconv.to(low), sizes,
+            [1, 1], [1, 1], [1, 1], False, [0, 0], 3 * c, [True, True, sizes is not None],
+        )  # fmt: skip
+        grad_projected = rows(grad_map)
+
+    grad_inputs, grad_qkv, norms = [], [], []
+    for t, (source, part) in zip(seen, inputs, strict=True):
+        grad_t, grad_weight = pointwise_backward(grad_projected[:, :, part], rows(t), qkv[part])
+        grad_source, *of_norm = norm_backward(grad_t, source, norm, norm_bias, subtract_mean, eps)
+        grad_inputs.append(grad_source)
+        grad_qkv.append(grad_weight)
+        norms.append(of_norm)
+    grad_norm, grad_norm_bias = (sum(parts[1:], parts[0]) for parts in zip(*norms, strict=True))
+    grad_x = grad_inputs[0] + grad.to(x.dtype) if residual else grad_inputs[0]
+    pairs = (
+        (x, grad_x),
+        (context, grad_inputs[-1]),
+        (norm, grad_norm),
+        (norm_bias, grad_norm_bias),
+        (qkv, torch.cat(grad_qkv)),
+        (qkv_bias, wide(grad_projected).sum((0, 1))),
+        (qkv_dwconv, grad_depthwise),
+        (qkv_dwconv_bias, grad_depthwise_bias),
+        (temperature, grad_temperature),
+        (project_out, grad_out),
+        (project_out_bias, wide(up).sum((0, 1))),
+    )
+    return [_like(tensor, gradient, x) for tensor, gradient in pairs]
+
+
+def _scores_backward(
+    grad_logits: Tensor, scores: Tensor, q_norm: Tensor, k_norm: Tensor, temperature: Tensor | None, scale: float | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the products, of both squared norms and of the temperature, from that of what the softmax sees."""
+    factor = torch.ones_like(scores[:1, :, :1, :1]) if temperature is None else wide(temperature).view(-1, 1, 1)
+    if scale is not None:
+        grad_temperature = (grad_logits * scores).sum((0, 2, 3)) * scale
+        return grad_logits * (factor * scale), q_norm, k_norm, grad_temperature
+    tiny = 1e-24  # as attention_map has it
+    q_inverse = torch.rsqrt(q_norm.clamp_min(tiny))[..., :, None]
+    k_inverse = torch.rsqrt(k_norm.clamp_min(tiny))[..., None, :]
+    cosines = scores * q_inverse * k_inverse
+    grad_temperature = (grad_logits * cosines).sum((0, 2, 3))
+    grad_cosines = grad_logits * factor
+    weighted = grad_cosines * cosines
+    grad_q_norm = -0.5 * weighted.sum(-1) * q_inverse[..., 0].square() * (q_norm > tiny)
+    grad_k_norm = -0.5 * weighted.sum(-2) * k_inverse[..., 0, :].square() * (k_norm > tiny)
+    return grad_cosines * q_inverse * k_inverse, grad_q_norm, grad_k_norm, grad_temperature
+
+
+def spatial_attention_backward(
+    grad: Tensor,
+    x: Tensor,
+    norm: Tensor,
+    project_attn: Tensor,
+    project_attn_bias: Tensor | None,
+    dwconv_row: Tensor,
+    dwconv_col: Tensor,
+    project_value: Tensor,
+    project_value_bias: Tensor | None,
+    project_out: Tensor,
+    project_out_bias: Tensor | None,
+    eps: float,
+    compute: torch.dtype | None,
+) -> list[Tensor]:
+    low = compute or x.dtype
+    t = normed(x, norm, None, False, eps).to(low)
+    attn, value = (
+        pointwise_convolution(t, weight.to(low), None if bias is None else bias.to(low))
+        for weight, bias in ((project_attn, project_attn_bias), (project_value, project_value_bias))
+    )
+    row, col = fitting(dwconv_row, low), fitting(dwconv_col, low)
+    gated = decoupled_attention(attn, value, row, col)
+
+    up = rows(grad.to(low))
+    grad_gated, grad_out = pointwise_backward(up, rows(gated), project_out)
+    native = has_kernel(x.device.type, cuda=False)
+    backward = torch.ops.aicr_ext.decoupled_attention_backward if native else decoupled_attention_backward_reference
+    grad_attn, grad_value, grad_row, grad_col = backward(as_map(grad_gated, x), attn, value, row, col)
+    grad_attn, grad_value = rows(grad_attn), rows(grad_value)
+    t = rows(t)
+    through_attn, grad_to_attn = pointwise_backward(grad_attn, t, project_attn)
+    through_value, grad_to_value = pointwise_backward(grad_value, t, project_value)
+    grad_x, grad_norm, _ = norm_backward(through_attn + through_value, x, norm, None, False, eps)
+    pairs = (
+        (x, grad_x + grad.to(x.dtype)),
+        (norm, grad_norm),
+        (project_attn, grad_to_attn),
+        (project_attn_bias, wide(grad_attn).sum((0, 1))),
+        (dwconv_row, grad_row),
+        (dwconv_col, grad_col),
+        (project_value, grad_to_value),
+        (project_value_bias, wide(grad_value).sum((0, 1))),
+        (project_out, grad_out),
+        (project_out_bias, wide(up).sum((0, 1))),
+    )
+    return [_like(tensor, gradient, x) for tensor, gradient in pairs]
+
+
+def gated_convolutions_backward(
+    grad: Tensor,
+    x: Tensor,
+    norm: Tensor | None,
+    norm_bias: Tensor | None,
+    project_in: Tensor,
+    project_in_bias: Tensor | None,
+    dwconv: Tensor,
+    dwconv_bias: Tensor | None,
+    project_out: Tensor,
+    project_out_bias: Tensor | None,
+    gelu: bool,
+    subtract_mean: bool,
+    eps: float,
+    residual: bool,
+    compute: torch.dtype | None,
+) -> list[Tensor]:
+    low = compute or x.dtype
+    t = normed(x, norm, norm_bias, subtract_mean, eps).to(low)
+    projected = pointwise_convolution(
+        t, project_in.to(low), None if project_in_bias is None else project_in_bias.to(low)
+    )
+    weight, bias = fitting(dwconv, low), None if dwconv_bias is None else fitting(dwconv_bias, low)
+    gated = gated_depthwise_conv3x3(projected, weight, bias, activation="gelu" if gelu else None)
+
+    up = rows(grad.to(low))
+    grad_gated, grad_out = pointwise_backward(up, rows(gated), project_out)
+    native = has_kernel(x.device.type, cuda=False)
+    backward = (
+        torch.ops.aicr_ext.gated_depthwise_conv3x3_backward if native else gated_depthwise_conv3x3_backward_reference
+    )
+    grad_projected, grad_dwconv, grad_dwconv_bias = backward(as_map(grad_gated, x), projected, weight, bias, gelu)
+    grad_projected = rows(grad_projected)
+    grad_t, grad_in = pointwise_backward(grad_projected, rows(t), project_in)
+    grad_x, grad_norm, grad_norm_bias = norm_backward(grad_t, x, norm, norm_bias, subtract_mean, eps)
+    pairs = (
+        (x, grad_x + grad.to(x.dtype) if residual else grad_x),
+        (norm, grad_norm),
+        (norm_bias, grad_norm_bias),
+        (project_in, grad_in),
+        (project_in_bias, wide(grad_projected).sum((0, 1))),
+        (dwconv, grad_dwconv),
+        (dwconv_bias, grad_dwconv_bias),
+        (project_out, grad_out),
+        (project_out_bias, wide(up).sum((0, 1))),
+    )
+    return [_like(tensor, gradient, x) for tensor, gradient in pairs]
+
+
+def rows(t: Tensor) -> Tensor:
+    """(B, C, H, W) as (B, H·W, C): a view of a channels-last map."""
+    return t.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def as_map(t: Tensor, like: Tensor) -> Tensor:
+    """(B, H·W, C) as (B, C, H, W) of the height and width of ``like``, channels-last."""
+    return t.unflatten(1, like.shape[2:]).permute(0, 3, 1, 2)
+
+
+def pointwise_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the rows x (B, H·W, C) and of the weight (D, C, 1, 1) of a 1x1 convolution."""
+    matrix = weight.flatten(1).to(x.dtype)
+    grad_weight = wide(grad.transpose(1, 2) @ x).sum(0)
+    return grad @ matrix, grad_weight.reshape(weight.shape)
+
+
+def norm_backward(
+    grad: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean: bool, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the map x, of the weight and of the bias of its norm, from rows (B, H·W, C)."""
+    grad = as_map(grad, x).to(x.dtype)
+    if weight is None:
+        return grad, x.new_empty(0), x.new_empty(0)
+    native = has_kernel(x.device.type, cuda=False)
+    backward = torch.ops.aicr_ext.layer_norm2d_backward if native else layer_norm2d_backward_reference
+    return backward(grad, x, weight, bias is not None, subtract_mean, eps)
+
+
+def _like(tensor: Tensor | None, gradient: Tensor | None, x: Tensor) -> Tensor:
+    """The gradient in the dtype, shape and layout of its tensor; empty for no tensor."""
+    if tensor is None:
+        return x.new_empty(0)
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format).copy_(gradient.reshape(tensor.shape))

@@ -1,0 +1,70 @@
+"""1x1 convolutions whose sums have one order, whatever the number of threads.
+
+With one thread torch multiplies float32 maps by another library than with several, which adds in another order and
+takes longer. In a codec such a difference, where the latent is rounded, makes other symbols of the same picture.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import conv_flop_count, flop_registry, register_flop_formula
+
+__all__ = ["is_traced", "pointwise_convolution"]
+
+
+def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The 1x1 convolution of :func:`torch.nn.functional.conv2d`; without gradients on a CPU always by oneDNN.
+
+    Args:
+        x: (B, C, H, W), any dtype, device and layout; what is not channels-last is copied into it on a CPU.
+        weight: (D, C, 1, 1) in the dtype of ``x``.
+        bias: (D,) or None.
+
+    Returns:
+        (B, D, H, W). On a CPU without gradients its bits do not depend on the number of threads; with float32 that
+        needs a torch with oneDNN (``torch.backends.mkldnn``), without which it is the plain convolution.
+
+    Autocast and derivatives are those of the plain convolution. ``torch.compile``, ``torch.export`` and tracing see
+    nothing else.
+    """
+    if is_traced(x) or torch.is_grad_enabled() or x.device.type != "cpu" or x.dim() != 4 or not x.numel():
+        return F.conv2d(x, weight, bias)
+    width = x.shape[3]
+    if x.shape[2] == width == 1:
+        # The layout of a single pixel is ambiguous, and oneDNN shares its sum among threads.
+        x = x.expand(-1, -1, -1, 2)
+    x = x.contiguous(memory_format=torch.channels_last)
+    if x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") and _has_onednn():
+        out = torch.ops.aten.mkldnn_convolution(x, weight, bias, [0, 0], [1, 1], [1, 1], 1)
+    else:
+        out = F.conv2d(x, weight, bias)
+    return out if out.shape[3] == width else out[..., :width]
+
+
+def is_traced(x: Tensor) -> bool:
+    """Whether a graph is being made, or ``x`` is not a tensor with values."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return True
+    return type(x) is not Tensor and type(x) is not torch.nn.Parameter
+
+
+@cache
+def _built_with_onednn() -> bool:
+    return torch.backends.mkldnn.is_available()
+
+
+def _has_onednn() -> bool:
+    return _built_with_onednn() and torch.backends.mkldnn.enabled
+
+
+def _flops(x: Any, weight: Any, bias: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return conv_flop_count(x, weight, out_shape)
+
+
+if torch.ops.aten.mkldnn_convolution not in flop_registry:
+    register_flop_formula(torch.ops.aten.mkldnn_convolution)(_flops)

@@ -1,0 +1,340 @@
+"""The blocks as functions and as registered operators, against their plain-torch definitions."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+from op_cases import LAYOUTS, assert_no_worse, requires_ops
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from aicr_ext import ops
+from aicr_ext.ops import blocks, reference
+
+NAMES = ("transposed_attention", "spatial_attention", "gated_convolutions")
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+class Drawn:
+    """Draws tensors, the same for every object."""
+
+    def __init__(self, dtype: torch.dtype, layout: str = "channels_last") -> None:
+        self.generator, self.dtype, self.layout = torch.Generator().manual_seed(0), dtype, LAYOUTS[layout]
+
+    def __call__(self, *size: int, scale: float = 1.0) -> Tensor:
+        return (torch.randn(size, generator=self.generator) * scale).to(self.dtype)
+
+    def map(self, *size: int) -> Tensor:
+        return self(*size).contiguous(memory_format=self.layout)
+
+    def projection(self, out: int, channels: int, biased: bool) -> tuple[Tensor, Tensor | None]:
+        weight = self(out, channels, 1, 1, scale=channels**-0.5)
+        return weight, self(out, scale=0.3) if biased else None
+
+    def depthwise(self, channels: int, biased: bool) -> tuple[Tensor, Tensor | None]:
+        return self(channels, 1, 3, 3, scale=0.3), self(channels, scale=0.3) if biased else None
+
+
+#: (residual or norm, biases, depthwise, context, scale, subtract the mean)
+ATTENTION = {
+    "AICR": (True, False, True, False, None, False),
+    "Restormer": (False, True, True, False, None, False),
+    "with a whole norm": (True, True, True, False, None, True),
+    "from another map": (True, False, True, True, None, True),
+    "plain products": (False, False, True, False, 0.25, False),
+    "without depthwise": (True, True, False, False, 0.5, True),
+    "plain products from another map": (False, True, False, True, 0.25, False),
+}
+#: (residual or norm, biases, GELU, subtract the mean)
+GATED = {
+    "AICR": (True, False, True, False),
+    "Restormer": (False, True, True, False),
+    "plain gate": (True, True, False, True),
+}
+VARIANTS = [
+    *(("transposed_attention", name) for name in ATTENTION),
+    ("spatial_attention", "AICR"),
+    *(("gated_convolutions", name) for name in GATED),
+]
+
+
+def arguments(op: str, variant: str, shape=(2, 8, 7, 9), dtype=torch.float32, layout="channels_last") -> list:
+    """Those of the operator, but for the last."""
+    draw, (b, c, h, w) = Drawn(dtype, layout), shape
+    x = draw.map(b, c, h, w)
+    if op == "spatial_attention":
+        first, value, out = (draw.projection(c, c, True) for _ in range(3))
+        return [x, draw(c), *first, draw(c, 1, 1, 5), draw(c, 1, 5, 1), *value, *out, 1e-5]
+    if op == "gated_convolutions":
+        residual, biased, gelu, subtract_mean = GATED[variant]
+        norm = [draw(c) if residual else None, draw(c) if residual and biased else None]
+        out = c if residual else c + 2
+        parts = [*draw.projection(12, c, biased), *draw.depthwise(12, biased), *draw.projection(out, 6, biased)]
+        return [x, *norm, *parts, gelu, subtract_mean, 1e-5, residual]
+    residual, biased, depthwise, context, scale, subtract_mean = ATTENTION[variant]
+    norm = [draw(c) if residual else None, draw(c) if residual and biased else None]
+    dwconv = draw.depthwise(3 * c, biased) if depthwise else (None, None)
+    temperature = draw(2).abs().view(2, 1, 1) if scale != 0.25 else None
+    out = draw.projection(c if residual else c + 2, c, biased)
+    maps = [x, draw.map(b, c, h, w) if context else None]
+    qkv = draw.projection(3 * c, c, biased)
+    return [*maps, *norm, *qkv, *dwconv, temperature, *out, 2, scale, subtract_mean, 1e-5, residual]
+
+
+def composed(op: str, args: list, compute: torch.dtype | None = None) -> Tensor:
+    return getattr(blocks, f"composed_{op}")(*args, compute)
+
+
+def registered(op: str, args: list, compute: torch.dtype | None = None) -> Tensor:
+    return getattr(torch.ops.aicr_ext, op)(*args, compute)
+
+
+def defined(op: str, args: list) -> Tensor:
+    return getattr(reference, f"{op}_reference")(*args)
+
+
+def wide(args: list) -> list:
+    return [a.double() if isinstance(a, Tensor) else a for a in args]
+
+
+def leaves(args: list) -> list[Tensor]:
+    return [a.requires_grad_() for a in args if isinstance(a, Tensor)]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("op, variant", VARIANTS)
+@torch.no_grad()
+def test_matches_the_definition(op, variant, dtype, layout):
+    for shape in ((2, 8, 7, 9), (1, 16, 33, 18), (3, 4, 1, 5), (1, 4, 6, 1)):
+        args = arguments(op, variant, shape, dtype, layout)
+        out = registered(op, args)
+        assert out.dtype == dtype
+        assert torch.equal(out, composed(op, args))
+        assert_no_worse(out, defined(op, args), defined(op, wide(args)))
+
+
+@pytest.mark.parametrize("op, variant", VARIANTS)
+@torch.no_grad()
+def test_strips(op, variant, monkeypatch):
+    args = arguments(op, variant, (2, 8, 37, 9))
+    monkeypatch.setattr(blocks, "STRIP_VALUES", 1)
+    torch.testing.assert_close(registered(op, args), defined(op, args), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("op, variant", VARIANTS)
+def test_gradients(op, variant):
+    args = arguments(op, variant, (2, 4, 3, 4), torch.float64)
+    inputs = leaves(args)
+    assert torch.autograd.gradcheck(lambda *_: registered(op, args), inputs, fast_mode=True)
+    out = defined(op, args)
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=out.dtype)
+    expected = torch.autograd.grad(out, inputs, grad)
+    for way in (composed, registered):
+        found = torch.autograd.grad(way(op, args), inputs, grad)
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("op, variant", VARIANTS)
+def test_gradients_in_low_precision(op, variant):
+    """Of float32 arguments that are computed with in bfloat16: no worse than autograd through the composition."""
+    args = arguments(op, variant, (2, 8, 12, 9))
+    exact_args = [a.detach().double() if isinstance(a, Tensor) else a for a in args]
+    exact_inputs, inputs = leaves(exact_args), leaves(args)
+    exact = torch.autograd.grad(defined(op, exact_args).square().sum(), exact_inputs)
+    eager, found = (
+        torch.autograd.grad(way(op, args, torch.bfloat16).float().square().sum(), inputs)
+        for way in (composed, registered)
+    )
+    for tensor, ours, theirs, true in zip(inputs, found, eager, exact, strict=True):
+        assert ours.dtype == tensor.dtype
+        error, allowed = ((g.double() - true).norm() for g in (ours, theirs))
+        assert error <= 2 * allowed + 0.01 * true.norm()
+
+
+@pytest.mark.parametrize("op", NAMES)
+def test_second_derivatives(op):
+    args = arguments(op, "AICR", (1, 4, 3, 2), torch.float64)
+    assert torch.autograd.gradgradcheck(lambda *_: registered(op, args), leaves(args), fast_mode=True)
+
+
+@pytest.mark.parametrize("op, variant", VARIANTS)
+def test_opcheck(op, variant):
+    args = arguments(op, variant, (2, 4, 5, 6), layout="nchw" if variant == "AICR" else "channels_last")
+    leaves(args)
+    torch.library.opcheck(getattr(torch.ops.aicr_ext, op).default, (*args, None))
+    torch.library.opcheck(
+        getattr(torch.ops.aicr_ext, op).default, (*args, torch.bfloat16), test_utils="test_faketensor"
+    )
+    with torch.no_grad():
+        grad = torch.ones_like(registered(op, args))
+        args = [a.detach() if isinstance(a, Tensor) else a for a in args]
+        backward = getattr(torch.ops.aicr_ext, f"{op}_backward").default
+        torch.library.opcheck(backward, (grad, *args, None))
+
+
+@pytest.mark.parametrize("op", NAMES)
+def test_compile(op):
+    args = arguments(op, "AICR", (1, 4, 6, 5), torch.float64)
+    inputs = leaves(args)
+    compiled = torch.compile(lambda: registered(op, args).square().sum(), fullgraph=True, backend="aot_eager")
+    found = torch.autograd.grad(compiled(), inputs)
+    torch.testing.assert_close(found, torch.autograd.grad(composed(op, args).square().sum(), inputs))
+
+
+@requires_ops
+@torch.no_grad()
+def test_compiled_graphs_hold_the_block_and_exported_ones_its_operations():
+    class Feed(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            _, norm, _, project_in, _, dwconv, _, project_out, *_ = args
+            return ops.gated_feed_forward(x, norm, project_in, dwconv, project_out)
+
+    def keep(graph: torch.fx.GraphModule, _: list) -> torch.fx.GraphModule:
+        seen.extend(str(node.target) for node in graph.graph.nodes if "aicr_ext" in str(node.target))
+        return graph
+
+    args, seen = arguments("gated_convolutions", "AICR"), []
+    torch.testing.assert_close(torch.compile(Feed(), fullgraph=True, backend=keep)(args[0]), Feed()(args[0]))
+    assert seen == ["aicr_ext.gated_convolutions"]
+    nodes = torch.export.export(Feed(), (args[0],)).graph.nodes
+    assert not any("gated_convolutions" in str(node.target) for node in nodes)
+
+
+@pytest.mark.parametrize("op", NAMES)
+def test_autocast(op):
+    """The residual stays in float32, and the operator has autocast's dtype inside, as the composition has."""
+    args = arguments(op, "AICR", (1, 8, 6, 5))
+    expected = registered(op, args, torch.bfloat16)
+    assert expected.dtype == torch.float32
+    assert not torch.equal(expected, registered(op, args))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(registered(op, args), expected)
+        assert registered(op, wide(args)).dtype == torch.float64
+    leaves(args)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = registered(op, args)
+    out.sum().backward()
+    assert args[0].grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("op, variant", VARIANTS)
+@requires_ops
+def test_two_runs_and_any_number_of_threads_give_the_same_bits(op, variant, layout):
+    args = arguments(op, variant, (2, 16, 40, 33), layout=layout)
+    before, results = torch.get_num_threads(), []
+    try:
+        with torch.no_grad():
+            grad = torch.ones_like(registered(op, args))
+            for threads in (1, 1, 2, 3):
+                torch.set_num_threads(threads)
+                backward = getattr(torch.ops.aicr_ext, f"{op}_backward")(grad, *args)
+                results.append([registered(op, args), *backward])
+    finally:
+        torch.set_num_threads(before)
+    # The weight of a depthwise convolution alone: oneDNN shares the sum of its gradient among threads.
+    shared = {1 + 6, 1 + 7} if op == "transposed_attention" else set()
+    for number, other in enumerate(results[1:]):
+        same = [torch.equal(a, b) for a, b in zip(results[0], other, strict=True)]
+        assert all(equal or (number > 0 and i in shared) for i, equal in enumerate(same)), same
+
+
+@pytest.mark.parametrize("op, variant", VARIANTS)
+def test_empty(op, variant):
+    args = arguments(op, variant, (0, 8, 5, 4))
+    out = registered(op, args)
+    assert out.shape[0] == 0
+    inputs = leaves(args)
+    assert all(not g.any() for g in torch.autograd.grad(registered(op, args).sum(), inputs))
+
+
+def kept(call) -> int:
+    """Values that a forward pass keeps for the backward pass."""
+    total = [0]
+
+    def note(t: Tensor) -> Tensor:
+        total[0] += t.numel()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        call()
+    return total[0]
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_recomputing_keeps_the_arguments_only(recompute):
+    args = arguments("gated_convolutions", "AICR", (1, 8, 40, 40))
+    inputs = leaves(args)
+    x, norm, _, project_in, _, dwconv, _, project_out, *_ = args
+    count = kept(lambda: ops.gated_feed_forward(x, norm, project_in, dwconv, project_out, recompute=recompute))
+    assert (count == sum(t.numel() for t in inputs)) == recompute
+
+
+def test_what_operators_keep_can_be_checkpointed():
+    """A checkpoint hands out what was kept one time only."""
+    for op in NAMES:
+        args = arguments(op, "AICR", (1, 4, 6, 5))
+        inputs = leaves(args)
+        for way in (composed, registered):
+            out = checkpoint(lambda way=way, op=op, args=args: way(op, args), use_reentrant=False)
+            found = torch.autograd.grad(out.sum(), inputs)
+            torch.testing.assert_close(found, torch.autograd.grad(way(op, args).sum(), inputs))
+
+
+@pytest.mark.parametrize("op", NAMES)
+def test_operations_are_counted(op):
+    args = arguments(op, "AICR", (2, 8, 7, 9))
+    inputs = leaves(args)
+    with FlopCounterMode(display=False) as counter:
+        out = registered(op, args)
+    forward, pixels = counter.get_total_flops(), 2 * 7 * 9
+    expected = {
+        "transposed_attention": pixels * (24 * 8 + 9 * 24 + 8 * 4 + 8 * 8) + 2 * 8 * 8 * 4,
+        "spatial_attention": pixels * (3 * 8 * 8 + 2 * 5 * 8),
+        "gated_convolutions": pixels * (12 * 8 + 9 * 12 + 6 * 8),
+    }[op]
+    assert forward == 2 * expected
+    with FlopCounterMode(display=False) as counter:
+        torch.autograd.grad(out.sum(), inputs)
+    assert counter.get_total_flops() == 3 * forward
+
+
+@pytest.mark.parametrize(
+    "op, place, value, message",
+    [
+        ("transposed_attention", 0, torch.zeros(8, 7, 9), r"x must be \(B, C, H, W\), got \(8, 7, 9\)"),
+        ("transposed_attention", 4, torch.zeros(8, 8, 1, 1), r"qkv must have the shape \(24, 8, 1, 1\), got \(8, 8, 1"),
+        ("transposed_attention", 6, torch.zeros(24, 1, 5, 5), r"qkv_dwconv must have the shape \(24, 1, 3, 3\)"),
+        ("transposed_attention", 1, torch.zeros(2, 8, 7, 8), r"context must have the shape \(2, 8, 7, 9\)"),
+        ("transposed_attention", 8, torch.ones(3), "temperature must have 2 values, one for each group, got 3"),
+        ("transposed_attention", 9, torch.zeros(4, 8, 1, 1), r"project_out must have the shape \(8, 8, 1, 1\)"),
+        ("transposed_attention", 11, 3, "groups must divide the 8 channels of x, got 3"),
+        ("spatial_attention", 2, torch.zeros(4, 8, 1, 1), r"project_attn must have the shape \(8, 8, 1, 1\)"),
+        ("gated_convolutions", 3, torch.zeros(12, 4, 1, 1), r"project_in must have the shape \(12, 8, 1, 1\)"),
+        ("gated_convolutions", 5, torch.zeros(6, 1, 3, 3), r"dwconv must have the shape \(12, 1, 3, 3\)"),
+        ("gated_convolutions", 7, torch.zeros(5, 6, 1, 1), r"project_out must have the shape \(8, 6, 1, 1\)"),
+    ],
+)
+def test_bad_arguments(op, place, value, message):
+    args = arguments(op, "AICR")
+    args[place] = value
+    for way in (composed, registered):
+        with pytest.raises(ValueError, match=message):
+            way(op, args)
+
+
+def test_all_ways_agree_through_the_public_functions():
+    for recompute, low in product((False, True), (False, True)):
+        args = arguments("transposed_attention", "with a whole norm")
+        leaves(args)
+        x, _, norm, norm_bias, qkv, qkv_bias, dwconv, dwconv_bias, temperature, out, out_bias, *_ = args
+        parts = ((qkv, qkv_bias), (dwconv, dwconv_bias), temperature, (out, out_bias))
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            found = ops.transposed_attention(
+                x, *parts, groups=2, norm=ops.Norm(norm, norm_bias, True), residual=True, recompute=recompute
+            )
+        torch.testing.assert_close(found, registered("transposed_attention", args, torch.bfloat16 if low else None))

@@ -1,0 +1,121 @@
+"""Files, maps and operators without gradients: the same bits for any number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from op_cases import LAYOUTS, assert_no_worse, requires_ops
+from pictures import smooth
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import aicr_ext
+from aicr_ext.nn import GELU, PointwiseConv2d
+from aicr_ext.ops import gelu, pointwise_convolution
+
+requires_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="a torch without oneDNN")
+
+
+def with_threads(call: Callable[[], Tensor], counts: tuple[int, ...] = (1, 2, 3, 16)) -> Iterator[Tensor]:
+    before = torch.get_num_threads()
+    try:
+        for count in counts:
+            torch.set_num_threads(count)
+            yield call()
+    finally:
+        torch.set_num_threads(before)
+
+
+def draw(*size: int, layout: str = "channels_last") -> Tensor:
+    x = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    return x.contiguous(memory_format=LAYOUTS[layout])
+
+
+@requires_ops
+@requires_onednn
+def test_files_are_the_same_for_any_number_of_threads():
+    """The deepest stage at this size has sums of 256 and 768 terms, which two libraries add in two orders."""
+    codec = aicr_ext.Codec()
+    picture = torch.from_numpy(np.asarray(smooth(128, 96)).copy()).permute(2, 0, 1)
+    with torch.no_grad():
+        latents = list(with_threads(lambda: codec.latent(picture, 40), (1, 2)))
+    assert torch.equal(*latents)
+    files = [codec.compress(picture, quality=40) for _ in with_threads(lambda: picture, (1, 2))]
+    assert files[0] == files[1]
+
+
+@requires_onednn
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", [(1, 768, 1, 1), (2, 384, 1, 1), (1, 768, 2, 1), (1, 256, 16, 12), (2, 384, 28, 48)])
+def test_pointwise_convolution_does_not_depend_on_threads(size, layout, dtype):
+    x, weight, bias = (t.to(dtype) for t in (draw(*size, layout=layout), draw(192, size[1], 1, 1), torch.ones(192)))
+    first, *others = with_threads(lambda: pointwise_convolution(x, weight, bias))
+    assert all(torch.equal(first, other) for other in others)
+    assert first.shape == (size[0], 192, *size[2:])
+    exact = F.conv2d(x.double(), weight.double(), bias.double())
+    assert_no_worse(first, F.conv2d(x, weight, bias), exact)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gelu_does_not_depend_on_threads(layout):
+    x = draw(1, 33, 25, 60, layout=layout)
+    first, *others = with_threads(lambda: gelu(x), (1, 3, 5, 7))
+    assert all(torch.equal(first, other) for other in others)
+    assert first.stride() == x.stride()
+    torch.testing.assert_close(first, F.gelu(x))
+    assert torch.equal(gelu(x[:, :, 3:, 5:]), gelu(x[:, :, 3:, 5:].clone()))
+
+
+def test_with_gradients_they_are_the_plain_operations():
+    x, weight = (t.requires_grad_() for t in (draw(1, 24, 40, 50), draw(8, 24, 1, 1)))
+    assert torch.equal(pointwise_convolution(x, weight), F.conv2d(x, weight))
+    assert torch.equal(gelu(x), F.gelu(x))
+    assert gelu(pointwise_convolution(x, weight)).sum().grad_fn is not None
+
+
+@torch.no_grad()
+def test_autocast_and_other_dtypes():
+    x, weight, bias = draw(2, 24, 9, 7), draw(8, 24, 1, 1), torch.ones(8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(pointwise_convolution(x, weight, bias), F.conv2d(x, weight, bias))
+    wide = pointwise_convolution(x.double(), weight.double(), bias.double())
+    torch.testing.assert_close(wide, F.conv2d(x.double(), weight.double(), bias.double()))
+    assert pointwise_convolution(x[:0], weight, bias).shape == (0, 8, 9, 7)
+    with pytest.raises(RuntimeError, match="to have 24 channels"):
+        pointwise_convolution(x[:, :5], weight)
+    with torch.backends.mkldnn.flags(enabled=False):
+        torch.testing.assert_close(pointwise_convolution(x, weight, bias), F.conv2d(x, weight, bias))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+@torch.no_grad()
+def test_graphs_hold_the_plain_operations():
+    module = torch.nn.Sequential(PointwiseConv2d(24, 8), GELU())
+    x = draw(2, 24, 40, 50)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), module(x))
+    program = torch.export.export(module, (x,), dynamic_shapes=({2: torch.export.Dim("h"), 3: torch.export.Dim("w")},))
+    names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert names == ["aten.conv2d.default", "aten.gelu.default"]
+    torch.testing.assert_close(torch.jit.trace(module, x)(x[:, :, :5]), module(x[:, :, :5]))
+
+
+@torch.no_grad()
+def test_operations_are_counted():
+    with FlopCounterMode(display=False) as counter:
+        pointwise_convolution(draw(2, 24, 9, 7), draw(8, 24, 1, 1))
+    assert counter.get_total_flops() == 2 * 2 * 24 * 8 * 9 * 7
+
+
+def test_modules_are_those_of_torch():
+    module, plain = PointwiseConv2d(6, 4, bias=False), torch.nn.Conv2d(6, 4, 1, bias=False)
+    plain.load_state_dict(module.state_dict())
+    x = draw(1, 6, 3, 5)
+    torch.testing.assert_close(module(x), plain(x))
