@@ -125,6 +125,41 @@ def test_strips(op, variant, monkeypatch):
     torch.testing.assert_close(registered(op, args), defined(op, args), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("values", [1, 1 << 20], ids=["strips", "whole"])
+@pytest.mark.parametrize("op, variant", VARIANTS)
+@torch.no_grad()
+def test_overwriting_gives_the_same_bits(op, variant, values, monkeypatch):
+    """In the memory of x where a residual of its dtype is asked for, and nowhere else."""
+    monkeypatch.setattr(blocks, "STRIP_VALUES", values)
+    args = arguments(op, variant, (2, 8, 37, 9))
+    x, before = args[0], args[0].clone()
+    expected = composed(op, args)
+    assert torch.equal(x, before)
+    out = getattr(blocks, f"composed_{op}")(*args, None, overwrite=True)
+    assert torch.equal(out, expected)
+    residual = op == "spatial_attention" or args[-1]
+    from_another_map = op == "transposed_attention" and args[1] is not None
+    in_place = bool(residual and not from_another_map)
+    assert (out.data_ptr() == x.data_ptr()) is in_place
+    assert torch.equal(x, before) is not in_place
+
+
+@pytest.mark.parametrize("values", [1, 1 << 20], ids=["strips", "whole"])
+def test_overwriting_needs_the_same_dtype_and_no_gradients(values, monkeypatch):
+    monkeypatch.setattr(blocks, "STRIP_VALUES", values)
+    wide_x, *weights = arguments("gated_convolutions", "AICR", (1, 8, 20, 6))[:8]
+    x, parts = wide_x.bfloat16(), [weight for weight in weights if weight is not None]
+    with torch.no_grad():
+        for t in (x.clone(), wide_x.clone()):
+            assert ops.gated_feed_forward(t, *parts, overwrite=True).data_ptr() == t.data_ptr()
+        kept = x.clone()
+        with torch.autocast("cpu", torch.float16):  # the sum of bfloat16 and float16 is float32
+            assert ops.gated_feed_forward(kept, *parts, overwrite=True).dtype == torch.float32
+        assert torch.equal(kept, x)
+    ops.gated_feed_forward(kept.requires_grad_(), *parts, overwrite=True).sum().backward()
+    assert torch.equal(kept, x)
+
+
 @pytest.mark.parametrize("op, variant", VARIANTS)
 def test_gradients(op, variant):
     args = arguments(op, variant, (2, 4, 3, 4), torch.float64)

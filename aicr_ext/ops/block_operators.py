@@ -30,8 +30,13 @@ _library = torch.library.Library("aicr_ext", "FRAGMENT")
 
 def _schema(function: Callable[..., Any]) -> str:
     """The arguments of a schema, from the annotations of a function."""
+    return ", ".join(f"{_TYPES[kind]} {name}" for name, kind in _arguments(function).items())
+
+
+def _arguments(function: Callable[..., Any]) -> dict[str, str]:
+    """Names and annotations of the arguments by position; operators do not have the others."""
     parameters = inspect.signature(function).parameters.values()
-    return ", ".join(f"{_TYPES[parameter.annotation]} {parameter.name}" for parameter in parameters)
+    return {p.name: p.annotation for p in parameters if p.kind is not p.KEYWORD_ONLY}
 
 
 def _register(
@@ -45,8 +50,8 @@ def _register(
     Args:
         flops: of the forward operator, from shapes where there are tensors.
     """
-    parameters = inspect.signature(composed).parameters
-    kinds = [parameter.annotation for parameter in parameters.values()]
+    parameters = _arguments(composed)
+    kinds = list(parameters.values())
     tensors = [i for i, kind in enumerate(kinds) if kind.startswith("Tensor")]
     residual = list(parameters).index("residual") if "residual" in parameters else None
     out_channels = list(parameters).index("project_out")

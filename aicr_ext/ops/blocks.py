@@ -29,7 +29,7 @@ from aicr_ext.ops.decoupled_attention import decoupled_attention
 from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
 from aicr_ext.ops.kernels import has_kernel
 from aicr_ext.ops.layer_norm2d import layer_norm2d
-from aicr_ext.ops.pointwise import pointwise_convolution
+from aicr_ext.ops.pointwise import is_traced, pointwise_convolution
 
 __all__ = [
     "Norm",
@@ -64,9 +64,17 @@ def strips(x: Tensor, widest: int, reach: int) -> Iterator[tuple[Tensor, slice, 
 
 
 def over_strips(
-    x: Tensor, widest: int, reach: int, branch: Callable[[Tensor, slice], Tensor], residual: bool = True
+    x: Tensor,
+    widest: int,
+    reach: int,
+    branch: Callable[[Tensor, slice], Tensor],
+    residual: bool = True,
+    overwrite: bool = False,
 ) -> Tensor:
-    """x + branch(x), or branch(x), strip by strip; ``branch`` gets a strip with its margin and the rows to return."""
+    """x + branch(x), or branch(x), strip by strip; ``branch`` gets a strip with its margin and the rows to return.
+
+    ``overwrite``: the sum may take the place of x, if it has its dtype.
+    """
 
     def rows(block: Tensor, keep: slice, out: Tensor | None = None) -> Tensor:
         result = branch(block, keep)
@@ -76,9 +84,16 @@ def over_strips(
 
     parts = strips(x, widest, reach)
     block, keep, place = next(parts)
-    if place.stop in (None, x.shape[2]):
-        return rows(block, keep)
-    first = rows(block, keep)
+    whole, height = place.stop in (None, x.shape[2]), place.stop
+    if residual and overwrite and (whole or reach <= height):
+        first = branch(block, keep)
+        if torch.promote_types(x.dtype, first.dtype) == x.dtype:
+            return add_to_strips(x, first, place, parts, branch)
+        first = torch.add(block[:, :, keep], first)
+    else:
+        first = rows(block, keep)
+    if whole:
+        return first
     layout = torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     size = (*first.shape[:2], *x.shape[2:])
     out = torch.empty(size, dtype=first.dtype, device=first.device, memory_format=layout)
@@ -86,6 +101,26 @@ def over_strips(
     for block, keep, place in parts:
         rows(block, keep, out[:, :, place])
     return out
+
+
+def add_to_strips(
+    x: Tensor,
+    result: Tensor,
+    place: slice,
+    parts: Iterator[tuple[Tensor, slice, slice]],
+    branch: Callable[[Tensor, slice], Tensor],
+) -> Tensor:
+    """Adds the branch to x itself: ``result`` belongs to ``place``, what follows comes from ``parts``.
+
+    A strip changes only when the one behind it has been computed, which sees its last rows as they were. Results in
+    memory of their own would cost more than the sums: memory that is new to a process comes in pages of zeros.
+    """
+    for block, keep, next_place in parts:
+        following = branch(block, keep)
+        x[:, :, place].add_(result)
+        result, place = following, next_place
+    x[:, :, place].add_(result)
+    return x
 
 
 #: A convolution's weight and bias.
@@ -101,7 +136,9 @@ class Norm(NamedTuple):
     eps: float = 1e-5
 
 
-def run(name: str, composed: Callable[..., Tensor], x: Tensor, rest: tuple[Any, ...], recompute: bool) -> Tensor:
+def run(
+    name: str, composed: Callable[..., Tensor], x: Tensor, rest: tuple[Any, ...], recompute: bool, overwrite: bool
+) -> Tensor:
     """A block: its operations one after the other, or the registered operator.
 
     The operator keeps only its arguments for the backward pass. In compiled inference on a CPU it is one node, whose
@@ -113,8 +150,9 @@ def run(name: str, composed: Callable[..., Tensor], x: Tensor, rest: tuple[Any, 
     compiled = device == "cpu" and torch.compiler.is_compiling() and not torch.compiler.is_exporting()
     if recompute if torch.is_grad_enabled() else compiled and has_kernel(device):
         return getattr(torch.ops.aicr_ext, name)(x, *rest, low)
+    overwrite = overwrite and not torch.is_grad_enabled() and not is_traced(x)
     with torch.autocast(device, enabled=False) if autocast else nullcontext():
-        return composed(x, *rest, low)
+        return composed(x, *rest, low, overwrite=overwrite)
 
 
 def transposed_attention(
@@ -130,6 +168,7 @@ def transposed_attention(
     norm: Norm | None = None,
     residual: bool = False,
     recompute: bool = False,
+    overwrite: bool = False,
 ) -> Tensor:
     """Attention between channels instead of pixels (Restormer's MDTA), optionally of a norm of x, and added to x.
 
@@ -150,6 +189,8 @@ def transposed_attention(
         residual: return x + the attention.
         recompute: in training, keep the arguments only and compute the rest again in the backward pass: less
             memory, more time.
+        overwrite: without gradients, x may be lost: with ``residual`` the result takes its place where it has the
+            same dtype, which saves a map of memory and the time to get it.
 
     Returns:
         (B, D, H, W) in the dtype of x; under autocast, without ``residual``, in autocast's. Weights are taken in the
@@ -161,7 +202,7 @@ def transposed_attention(
     (norm_weight, norm_bias, subtract_mean, eps) = norm or (None, None, False, 1e-5)
     rest = (context, norm_weight, norm_bias, *qkv, *(qkv_dwconv or (None, None)), temperature, *project_out)
     options = (groups, scale, subtract_mean, eps, residual)
-    return run("transposed_attention", composed_transposed_attention, x, (*rest, *options), recompute)
+    return run("transposed_attention", composed_transposed_attention, x, (*rest, *options), recompute, overwrite)
 
 
 def composed_transposed_attention(
@@ -182,6 +223,8 @@ def composed_transposed_attention(
     eps: float,
     residual: bool,
     compute: torch.dtype | None,
+    *,
+    overwrite: bool = False,
 ) -> Tensor:
     """The operations of :func:`transposed_attention`."""
     c = x.shape[1]
@@ -224,7 +267,7 @@ def composed_transposed_attention(
     attention = score_map(*sums, temperature, scale)
     folded = fold_attention(attention, project_out).transpose(1, 2).to(low)
     if context is None:
-        return over_strips(x, 2 * c, reach, value_branch, residual)
+        return over_strips(x, 2 * c, reach, value_branch, residual, overwrite)
     out = over_strips(context, 2 * c, reach, value_branch, residual=False)
     return x + out if residual else out
 
@@ -260,13 +303,15 @@ def channel_attention(
     groups: int,
     eps: float = 1e-5,
     recompute: bool = False,
+    overwrite: bool = False,
 ) -> Tensor:
     """x + C-GA(LN x): grouped channel attention (AICR eq. 1-3, scores as in the released code).
 
     Args:
         x: (B, C, H, W).
         norm: (C,) weight of the norm.
-        qkv, qkv_dwconv, temperature, project_out, groups, recompute: as :func:`transposed_attention`, without biases.
+        qkv, qkv_dwconv, temperature, project_out, groups, recompute, overwrite: as :func:`transposed_attention`,
+            without biases.
     """
     return transposed_attention(
         x,
@@ -278,6 +323,7 @@ def channel_attention(
         norm=Norm(norm, eps=eps),
         residual=True,
         recompute=recompute,
+        overwrite=overwrite,
     )
 
 
@@ -320,6 +366,7 @@ def spatial_attention(
     *,
     eps: float = 1e-5,
     recompute: bool = False,
+    overwrite: bool = False,
 ) -> Tensor:
     """x + S-DA(LN x): decoupled depthwise spatial attention (AICR eq. 4-5).
 
@@ -328,13 +375,13 @@ def spatial_attention(
         norm: (C,) weight of the norm.
         project_attn, project_value, project_out: weight (C, C, 1, 1) and bias (C,) of a 1x1 convolution.
         dwconv_row: (C, 1, 1, K); ``dwconv_col``: (C, 1, K, 1); K odd, zero padding.
-        recompute: as :func:`transposed_attention`.
+        recompute, overwrite: as :func:`transposed_attention`.
 
     Raises:
         ValueError: shapes other than these.
     """
     rest = (norm, *project_attn, dwconv_row, dwconv_col, *project_value, *project_out, eps)
-    return run("spatial_attention", composed_spatial_attention, x, rest, recompute)
+    return run("spatial_attention", composed_spatial_attention, x, rest, recompute, overwrite)
 
 
 def composed_spatial_attention(
@@ -350,6 +397,8 @@ def composed_spatial_attention(
     project_out_bias: Tensor | None,
     eps: float,
     compute: torch.dtype | None,
+    *,
+    overwrite: bool = False,
 ) -> Tensor:
     """The operations of :func:`spatial_attention`."""
     c = channels_of(x)
@@ -373,7 +422,7 @@ def composed_spatial_attention(
         t = decoupled_attention(attn, value, row, col)[:, :, keep]
         return pointwise_convolution(t, *to_out)
 
-    return over_strips(x, 2 * c, reach, branch)
+    return over_strips(x, 2 * c, reach, branch, overwrite=overwrite)
 
 
 def fitting(weight: Tensor, low: torch.dtype) -> Tensor:
@@ -391,6 +440,7 @@ def gated_convolutions(
     norm: Norm | None = None,
     residual: bool = False,
     recompute: bool = False,
+    overwrite: bool = False,
 ) -> Tensor:
     """The gated depthwise feed-forward (Restormer's GDFN), optionally of a norm of x, and added to x.
 
@@ -401,7 +451,7 @@ def gated_convolutions(
         activation: of the first half before it multiplies the second: ``"gelu"`` or None.
         norm: of x first.
         residual: return x + the feed-forward.
-        recompute: as :func:`transposed_attention`.
+        recompute, overwrite: as :func:`transposed_attention`.
 
     Returns:
         (B, D, H, W) in the dtype of x; under autocast, without ``residual``, in autocast's.
@@ -414,7 +464,7 @@ def gated_convolutions(
     (norm_weight, norm_bias, subtract_mean, eps) = norm or (None, None, False, 1e-5)
     rest = (norm_weight, norm_bias, *project_in, *dwconv, *project_out)
     options = (activation == "gelu", subtract_mean, eps, residual)
-    return run("gated_convolutions", composed_gated_convolutions, x, (*rest, *options), recompute)
+    return run("gated_convolutions", composed_gated_convolutions, x, (*rest, *options), recompute, overwrite)
 
 
 def composed_gated_convolutions(
@@ -432,6 +482,8 @@ def composed_gated_convolutions(
     eps: float,
     residual: bool,
     compute: torch.dtype | None,
+    *,
+    overwrite: bool = False,
 ) -> Tensor:
     """The operations of :func:`gated_convolutions`."""
     c, hidden = channels_of(x), project_out.shape[1]
@@ -450,7 +502,7 @@ def composed_gated_convolutions(
         t = gated_depthwise_conv3x3(t, dwconv, dwconv_bias, activation="gelu" if gelu else None)[:, :, keep]
         return pointwise_convolution(t, project_out, project_out_bias)
 
-    return over_strips(x, 2 * hidden, 1, branch, residual)
+    return over_strips(x, 2 * hidden, 1, branch, residual, overwrite)
 
 
 def gated_feed_forward(
@@ -462,13 +514,14 @@ def gated_feed_forward(
     *,
     eps: float = 1e-5,
     recompute: bool = False,
+    overwrite: bool = False,
 ) -> Tensor:
     """x + GDFN(LN x): gated depthwise feed-forward, as AICR has it.
 
     Args:
         x: (B, C, H, W).
         norm: (C,) weight of the norm.
-        project_in, dwconv, project_out, recompute: as :func:`gated_convolutions`, without biases.
+        project_in, dwconv, project_out, recompute, overwrite: as :func:`gated_convolutions`, without biases.
     """
     return gated_convolutions(
         x,
@@ -478,4 +531,5 @@ def gated_feed_forward(
         norm=Norm(norm, eps=eps),
         residual=True,
         recompute=recompute,
+        overwrite=overwrite,
     )
