@@ -183,6 +183,8 @@ def _obstacle(module: nn.Module) -> str | None:
 
 
 def _kind_of(module: nn.Module) -> str | None:
+    if type(module).__module__.startswith("aicr_ext."):
+        return None  # runs through this package already
     if _is_pointwise(module, "qkv") and _is_depthwise(module, "qkv_dwconv") and _is_pointwise(module, "project_out"):
         fits = module.qkv.out_channels == 3 * module.qkv.in_channels == module.qkv_dwconv.in_channels
         return "attention" if fits and isinstance(getattr(module, "temperature", None), Tensor) else None

@@ -1,16 +1,18 @@
 """One training step with native operators and in plain torch: ``python -m benchmarks.training_step [--csv FILE]``.
 
-Forward, backward, clipping and AdamW on random pictures, under bfloat16 autocast unless ``--float32``. The two take
-turns in one process, so that other work on the machine slows both alike; with ``--threads 1`` times are processor time,
-to which it adds nothing.
+Forward, backward, clipping and AdamW on random pictures, under bfloat16 autocast unless ``--float32``; "recomputed"
+keeps only the input of every block. MiB is what the forward pass keeps for the backward pass beside the weights. The
+three take turns in one process, so that other work on the machine slows all alike; with ``--threads 1`` times are
+processor time, to which it adds nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.initialise import initialise
@@ -51,11 +53,36 @@ class Step:
         with plain_torch():
             self()
 
+    def recomputed(self) -> None:
+        blocks = [module for module in self.model.modules() if hasattr(module, "recompute")]
+        for block in blocks:
+            block.recompute = True
+        self()
+        for block in blocks:
+            block.recompute = False
+
+
+def kept(model: torch.nn.Module, step: Callable[[], None]) -> float:
+    """MiB of all tensors that the forward pass keeps for the backward pass beside the weights, each counted once."""
+    sizes: dict[int, int] = {}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def note(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in weights:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        step()
+    return sum(sizes.values()) / 2**20
+
 
 def run(model: str, batch: int, side: int, bfloat16: bool, seconds: float) -> dict[str, object]:
     step = Step(model, batch, side, bfloat16)
     one_thread = torch.get_num_threads() == 1
-    plain, native = measure_together([step.plain, step], seconds, processor_time=one_thread)
+    steps = [step.plain, step, step.recomputed]
+    plain, native, recomputed = measure_together(steps, seconds, processor_time=one_thread)
     return {
         "model": model,
         "batch": f"{batch}x{side}x{side}",
@@ -63,6 +90,11 @@ def run(model: str, batch: int, side: int, bfloat16: bool, seconds: float) -> di
         "plain s": plain,
         "native s": native,
         "x plain": plain / native,
+        "recomputed s": recomputed,
+        **{
+            f"{name} MiB": kept(step.model, way)
+            for name, way in zip(("plain", "native", "recomputed"), steps, strict=True)
+        },
     }
 
 
@@ -71,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="aicr-t")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--float32", action="store_true", help="without autocast")
-    parser.add_argument("--seconds", type=float, default=10, help="to spend on each of the two, per row")
+    parser.add_argument("--seconds", type=float, default=10, help="to spend on each of the three, per row")
     parser.add_argument("--csv", help="also write the table to this file")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)

@@ -15,8 +15,8 @@ from aicr_ext.codec.checkpoint import untrained
 from aicr_ext.model.aicr import AICR, checkerboard
 from aicr_ext.model.config import CONFIGS, get_config
 from aicr_ext.model.entropy import FactorizedPrior, gaussian_bits
-from aicr_ext.model.layers import ChannelAttention
 from aicr_ext.model.transforms import RateScale, ToneField
+from aicr_ext.nn import ChannelAttention
 from aicr_ext.ops import blocks
 from aicr_ext.ops.kernels import plain_torch
 
