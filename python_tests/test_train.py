@@ -246,9 +246,14 @@ def test_guidance_is_zero_for_equal_features_and_follows_its_definition():
 @pytest.mark.parametrize("name", ["aicr-s", "aicr-t"])
 def test_taps_of_the_analysis(name):
     model, taps = untrained(name), []
-    y = model.analysis(torch.rand(1, 3, 64, 64), torch.tensor([9]), taps)
+    picture, quality = torch.rand(1, 3, 64, 64), torch.tensor([9])
+    y = model.analysis(picture, quality, taps)
     assert [tuple(t.shape[2:]) for t in taps] == [(16, 16) if name == "aicr-s" else (8, 8), (4, 4)]
     assert taps[1] is y
+    without_gradients: list[torch.Tensor] = []
+    with torch.no_grad():  # blocks then overwrite what nobody needs any more, and taps are needed
+        model.analysis(picture, quality, without_gradients)
+    torch.testing.assert_close(without_gradients, taps, atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("detach", [True, False])

@@ -21,5 +21,8 @@ class HybridBlock(nn.Module):
         self.spatial_attention = SpatialAttention(channels, kernel)
         self.feed_forward = GatedFeedForward(channels, expansion)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.feed_forward(self.spatial_attention(self.channel_attention(x)))
+    def forward(self, x: Tensor, *, overwrite: bool = False) -> Tensor:
+        """``overwrite``: without gradients, x may be lost; the result then takes its memory."""
+        x = self.channel_attention(x, overwrite=overwrite)
+        x = self.spatial_attention(x, overwrite=True)  # what a part has computed nobody else has
+        return self.feed_forward(x, overwrite=True)

@@ -106,6 +106,13 @@ def _stage(config: ModelConfig, index: int) -> nn.Sequential:
     return nn.Sequential(*(HybridBlock(*block) for _ in range(config.blocks[index])))
 
 
+def _through(stage: nn.Sequential, x: Tensor, overwrite: bool) -> Tensor:
+    """The blocks of a stage; ``overwrite``: on a map that nobody needs any more."""
+    for block in stage:
+        x, overwrite = block(x, overwrite=overwrite), True
+    return x
+
+
 def _downsample(cin: int, cout: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(cin, cout // 4, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
 
@@ -150,7 +157,7 @@ class Analysis(nn.Module):
         for i, stage in enumerate(self.stages):
             if taps is not None and i == len(self.stages) // 2:
                 taps.append(h)
-            h = stage(h)
+            h = _through(stage, h, overwrite=taps is None)
             if i < len(self.downs):
                 h = self.downs[i](h)
             if self.linear is None and i == 1:  # now at 1/4
@@ -191,7 +198,7 @@ class Synthesis(nn.Module):
             y_hat = y_hat * scale
         h = self.head(y_hat)
         for i, (up, stage) in enumerate(zip(self.ups, self.stages, strict=True)):
-            h = stage(up(h))
+            h = _through(stage, up(h), overwrite=True)
             if self.linear is None and i == 1:  # now at 1/4
                 h = h * scale
         x = self.tail(h).float()

@@ -99,7 +99,8 @@ class ChannelAttention(nn.Module):
         self.qkv_dwconv = _depthwise(3 * channels)
         self.project_out = nn.Conv2d(channels, channels, 1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, overwrite: bool = False) -> Tensor:
+        """``overwrite``: without gradients, x may be lost; the result then takes its memory."""
         return ops.channel_attention(
             x,
             self.norm.weight,
@@ -110,6 +111,7 @@ class ChannelAttention(nn.Module):
             groups=self.groups,
             eps=self.norm.eps,
             recompute=self.recompute,
+            overwrite=overwrite,
         )
 
 
@@ -136,7 +138,8 @@ class SpatialAttention(nn.Module):
         self.project_value = nn.Conv2d(channels, channels, 1)
         self.project_out = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, overwrite: bool = False) -> Tensor:
+        """``overwrite``: without gradients, x may be lost; the result then takes its memory."""
         return ops.spatial_attention(
             x,
             self.norm.weight,
@@ -147,6 +150,7 @@ class SpatialAttention(nn.Module):
             (self.project_out.weight, self.project_out.bias),
             eps=self.norm.eps,
             recompute=self.recompute,
+            overwrite=overwrite,
         )
 
 

@@ -74,7 +74,8 @@ class GatedFeedForward(nn.Module):
         self.dwconv = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False)
         self.project_out = nn.Conv2d(hidden, channels, 1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, overwrite: bool = False) -> Tensor:
+        """``overwrite``: without gradients, x may be lost; the result then takes its memory."""
         return ops.gated_feed_forward(
             x,
             self.norm.weight,
@@ -83,4 +84,5 @@ class GatedFeedForward(nn.Module):
             self.project_out.weight,
             eps=self.norm.eps,
             recompute=self.recompute,
+            overwrite=overwrite,
         )

@@ -261,7 +261,10 @@ class _Run:
                 result = model(source, quality, taps)
                 with torch.set_grad_enabled(not options.guidance_detach):
                     self.model.analysis(target, quality, guide)
-                term = guidance_term(taps, guide)
+                # A clean picture is its own guide. Its features may differ in their last bits, because those without
+                # gradients are computed another way, and the derivative of an absolute value is as large for these.
+                clean = (source == target).flatten(1).all(1)
+                term = guidance_term(taps, guide).masked_fill(clean, 0.0)
             else:
                 result = model(source, quality)
         lam = lambda_of(quality, self.model.config.lambdas)
