@@ -145,7 +145,7 @@ do_tests() {
 do_bench_ops() {
   local options=()
   if [ -n "$DRY_RUN" ]; then
-    options=(--seconds 0 --dtype float32)
+    options=(--quick --seconds 0 --dtype float32)
   fi
   "$PY" -m benchmarks.ops --device "$DEVICE" --csv "$RESULTS/ops-$DEVICE.csv" "${options[@]}"
 }

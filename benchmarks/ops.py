@@ -1,137 +1,150 @@
-"""Every operator with a native kernel beside eager PyTorch: ``python -m benchmarks.ops [--csv FILE]``.
+"""Every operator, primitive and block, beside eager PyTorch: ``python -m benchmarks.ops [--csv FILE]``.
 
-Eager is the plain-torch reference in the layout that suits it best, NCHW or channels-last, and autograd through it,
-measured in the same run. GB/s counts the bytes the forward operator has to move at least: its inputs once and its
-output once. The error is the largest against the reference in float64, next to that of eager PyTorch in the same
-dtype. The backward columns are about the gradients of all arguments, after one forward pass. With ``--threads 1`` all
-times are processor time, to which other programs on the machine add nothing.
+Eager is the plain-torch definition in the layout that suits it best, NCHW or channels-last, and autograd through it;
+``--compiled`` adds ``torch.compile`` of the definition, which takes minutes to compile. All are measured in the same
+run, in turns.
+
+* GB/s counts the bytes that the forward operator has to move at least: its inputs once and its output once; GFLOP/s
+  what ``FlopCounterMode`` counts in the definition.
+* "% of roof" is the time that these bytes or these operations take at least, whichever is longer, of the time measured.
+  The roofs, printed above the table, are a copy of a large tensor and the product of two large matrices in the dtype.
+* MiB is the most memory that a forward call holds beside its arguments.
+* The error is the largest against the definition in float64, next to that of eager PyTorch in the same dtype.
+* The backward columns are about the gradients of all arguments, after one forward pass.
+
+With ``--threads 1`` all times are processor time, to which other programs on the machine add nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
-from aicr_ext.ops import decoupled_attention, gated_depthwise_conv3x3, gelu_gate, layer_norm2d
-from aicr_ext.ops.reference import (
-    decoupled_attention_reference,
-    gated_depthwise_conv3x3_reference,
-    gelu_gate_reference,
-    layer_norm2d_reference,
-)
-
+from .op_cases import CASES, LAYOUTS, QUICK_CASES, Case, in_layout
 from .timing import circumstances, measure_together, print_table, write_csv
 
-LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One operator at one shape: the native call, its reference, and a function that makes its arguments."""
-
-    op: str
-    shape: tuple[int, ...]
-    native: Callable[..., Tensor]
-    reference: Callable[..., Tensor]
-    arguments: Callable[[torch.dtype, str], tuple[Tensor, ...]]
-
-
-def drawn(*sizes: tuple[int, ...]) -> Callable[[torch.dtype, str], tuple[Tensor, ...]]:
-    """A function that draws arguments of these sizes, always the same values."""
-
-    def arguments(dtype: torch.dtype, device: str) -> tuple[Tensor, ...]:
-        generator = torch.Generator().manual_seed(0)
-        return tuple(torch.randn(size, generator=generator).to(device, dtype) for size in sizes)
-
-    return arguments
-
-
-def decoupled_attention_case(shape: tuple[int, int, int, int], taps: int = 5) -> Case:
-    arguments = drawn(shape, shape, (shape[1], 1, 1, taps), (shape[1], 1, taps, 1))
-    return Case("decoupled_attention", shape, decoupled_attention, decoupled_attention_reference, arguments)
-
-
-def layer_norm2d_case(shape: tuple[int, int, int, int]) -> Case:
-    return Case("layer_norm2d", shape, layer_norm2d, layer_norm2d_reference, drawn(shape, (shape[1],)))
-
-
-def gated_depthwise_conv3x3_case(shape: tuple[int, int, int, int]) -> Case:
-    reference = partial(gated_depthwise_conv3x3_reference, bias=None, gelu=True)
-    arguments = drawn(shape, (shape[1], 1, 3, 3))
-    return Case("gated_depthwise_conv3x3", shape, gated_depthwise_conv3x3, reference, arguments)
-
-
-def gelu_gate_case(shape: tuple[int, int, int, int]) -> Case:
-    return Case("gelu_gate", shape, gelu_gate, gelu_gate_reference, drawn(shape))
-
-
-# The three scales of aicr-t for a picture of 768 x 512, and the first of aicr-s for a quarter of it.
-SHAPES = [(1, 64, 128, 192), (1, 128, 64, 96), (1, 192, 32, 48), (1, 32, 256, 384)]
-CASES = [
-    *map(decoupled_attention_case, SHAPES),
-    *map(layer_norm2d_case, SHAPES),
-    *(gated_depthwise_conv3x3_case((b, 4 * c, h, w)) for b, c, h, w in SHAPES),
-    *(gelu_gate_case((b, 4 * c, h, w)) for b, c, h, w in SHAPES),
-]
-
-
-def in_layout(args: tuple[Tensor, ...], layout: str) -> tuple[Tensor, ...]:
-    """Feature maps in a layout; weights, which have one input channel, as they are."""
-    return tuple(a if a.dim() < 4 or a.shape[1] == 1 else a.contiguous(memory_format=LAYOUTS[layout]) for a in args)
+Arguments = tuple[Tensor | None, ...]
 
 
 def largest(x: Tensor) -> float:
     return x.abs().max().item()
 
 
-def backward(function: Callable[..., Tensor], args: tuple[Tensor, ...]) -> Callable[[], object]:
+def backward(function: Callable[..., Tensor], args: Arguments) -> Callable[[], object]:
     """A call that computes the gradients of all arguments from a fixed one of the result."""
-    leaves = [a.detach().requires_grad_() for a in args]
-    out = function(*leaves)
+    placed = [None if a is None else a.detach().requires_grad_() for a in args]
+    leaves = [a for a in placed if a is not None]
+    out = function(*placed)
     grad = torch.empty_like(out).copy_(torch.randn(out.shape, generator=torch.Generator().manual_seed(1)))
     return lambda: torch.autograd.grad(out, leaves, grad, retain_graph=True)
 
 
 @torch.no_grad()
-def largest_errors(case: Case, maps: Sequence[tuple[Tensor, ...]]) -> list[tuple[float, float]]:
+def largest_errors(case: Case, maps: Sequence[Arguments]) -> list[tuple[float, float]]:
     """For each layout the largest error of the operator and of eager PyTorch, against float64."""
-    exact = case.reference(*(a.double() for a in maps[0]))
+    exact = case.reference(*(None if a is None else a.double() for a in maps[0]))
     return [(largest(case.native(*a).double() - exact), largest(case.reference(*a).double() - exact)) for a in maps]
 
 
-def run(case: Case, dtype: torch.dtype, device: str, seconds: float) -> list[dict[str, object]]:
-    args = case.arguments(dtype, device)
-    maps = [in_layout(args, layout) for layout in LAYOUTS]
-    count = len(maps)
-    clock = {"seconds": seconds, "device": device, "processor_time": device == "cpu" and torch.get_num_threads() == 1}
-    errors = largest_errors(case, maps)
-    calls = [partial(call, *placed) for call in (case.reference, case.native) for placed in maps]
+@torch.no_grad()
+def operations(case: Case) -> int:
+    """FLOPs of the definition, counted without computing it."""
+    args = (None if size is None else torch.empty(size, device="meta") for size in case.sizes)
+    with FlopCounterMode(display=False) as counter:
+        case.reference(*args)
+    return counter.get_total_flops()
+
+
+@torch.no_grad()
+def peak_memory(call: Callable[[], object], device: str) -> float:
+    """MiB that a call holds at most beside what was there before."""
+    call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        result = call()
+    del result
+    held = peak = 0
+    for event in seen.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak / 2**20
+
+
+@cache
+def roofs(dtype: torch.dtype, device: str, seconds: float) -> tuple[float, float]:
+    """Bytes and floating-point operations per second: of a copy, and of a matrix product."""
+    clock = {"seconds": seconds, "device": device, "processor_time": on_processor_time(device)}
+    values, side = (1 << 27, 8192) if device == "cuda" else (1 << 24, 1024)
+    source = torch.ones(values, dtype=dtype, device=device)
+    target = torch.empty_like(source)
+    a, b = torch.randn(2, side, side, device=device).to(dtype)
     with torch.inference_mode():
+        copy, product = measure_together([lambda: target.copy_(source), lambda: a @ b], **clock)
+    return 2 * source.nbytes / copy, 2 * side**3 / product
+
+
+def on_processor_time(device: str) -> bool:
+    return device == "cpu" and torch.get_num_threads() == 1
+
+
+def run(case: Case, dtype: torch.dtype, device: str, seconds: float, compiled: bool) -> list[dict[str, object]]:
+    args = case.arguments(dtype, device)
+    maps = {layout: in_layout(args, layout) for layout in LAYOUTS}
+    own = [maps[layout] for layout in case.layouts]
+    clock: dict[str, Any] = {"seconds": seconds, "device": device, "processor_time": on_processor_time(device)}
+    errors = largest_errors(case, own)
+    eager = [partial(case.reference, *placed) for placed in maps.values()]
+    native = [partial(case.native, *placed) for placed in own]
+    calls = [*eager, *native]
+    if compiled:
+        torch.compiler.reset()
+        calls.append(partial(torch.compile(case.reference), *maps[case.layouts[-1]]))
+    with torch.no_grad():
         forward = measure_together(calls, **clock)
-        moved = sum(a.numel() * a.element_size() for a in (*args, case.native(*args)))
-    calls = [backward(call, placed) for call in (case.reference, case.native) for placed in maps]
-    gradients = measure_together(calls, **clock)
-    return [
-        {
-            "op": case.op,
-            "shape": "x".join(map(str, case.shape)),
-            "dtype": str(dtype).removeprefix("torch."),
-            "layout": layout,
-            "us": forward[count + i] * 1e6,
-            "GB/s": moved / forward[count + i] / 1e9,
-            "x eager": min(forward[:count]) / forward[count + i],
-            "max error": errors[i][0],
-            "eager error": max(eager for _, eager in errors),
-            "backward us": gradients[count + i] * 1e6,
-            "backward x eager": min(gradients[:count]) / gradients[count + i],
-        }
-        for i, layout in enumerate(LAYOUTS)
-    ]
+        given = [a for a in args if a is not None]
+        moved = sum(a.nbytes for a in (*given, case.native(*args)))
+    ways = [*((case.reference, placed) for placed in maps.values()), *((case.native, placed) for placed in own)]
+    gradients = measure_together([backward(*way) for way in ways], **clock)
+    bandwidth, rate = roofs(dtype, device, seconds)
+    flops = operations(case)
+    floor = max(moved / bandwidth, flops / rate)
+    rows = []
+    for i, layout in enumerate(case.layouts):
+        took = forward[len(eager) + i]
+        rows.append(
+            {
+                "op": case.op,
+                "shape": "x".join(map(str, case.shape)),
+                "dtype": str(dtype).removeprefix("torch."),
+                "layout": layout,
+                "us": took * 1e6,
+                "GB/s": moved / took / 1e9,
+                "GFLOP/s": flops / took / 1e9,
+                "% of roof": 100 * floor / took,
+                "x eager": min(forward[: len(eager)]) / took,
+                **({"x compiled": forward[-1] / took} if compiled else {}),
+                "MiB": peak_memory(native[i], device),
+                "eager MiB": min(peak_memory(call, device) for call in eager),
+                "max error": errors[i][0],
+                "eager error": max(error for _, error in errors),
+                "backward us": gradients[len(eager) + i] * 1e6,
+                "backward x eager": min(gradients[: len(eager)]) / gradients[len(eager) + i],
+            }
+        )
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -140,23 +153,38 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int, help="CPU threads (default: what torch chooses)")
     parser.add_argument("--seconds", type=float, default=0.3, help="time for each call (default: %(default)s)")
+    parser.add_argument("--ops", nargs="+", help="only these operators")
+    parser.add_argument("--compiled", action="store_true", help="also torch.compile of every definition")
+    parser.add_argument("--quick", action="store_true", help="one small shape of every operator: to see that it runs")
     parser.add_argument("--csv", help="also write the table to this file")
     options = parser.parse_args(argv)
+    cases = QUICK_CASES if options.quick else CASES
+    known = list(dict.fromkeys(case.op for case in cases))
+    if unknown := set(options.ops or ()) - set(known):
+        parser.error(f"no operator {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if options.threads:
         torch.set_num_threads(options.threads)
     cuda = options.device == "cuda"
     place = torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU thread(s)"
-    print(f"torch {torch.__version__}, {place}\n")
+    print(f"torch {torch.__version__}, {place}")
+    dtypes = [getattr(torch, name) for name in options.dtype]
+    limits = {}
+    for name, dtype in zip(options.dtype, dtypes, strict=True):
+        bandwidth, rate = (value / 1e9 for value in roofs(dtype, options.device, options.seconds))
+        limits[name] = {"copy GB/s": bandwidth, "product GFLOP/s": rate}
+        print(f"{name}: copy {bandwidth:.1f} GB/s, matrix product {rate:.1f} GFLOP/s")
+    print()
     rows = [
         row
-        for case in CASES
-        for dtype in options.dtype
-        for row in run(case, getattr(torch, dtype), options.device, options.seconds)
+        for case in cases
+        if case.op in (options.ops or known)
+        for dtype in dtypes
+        for row in run(case, dtype, options.device, options.seconds, options.compiled)
     ]
     print_table(rows)
     if options.csv:
         facts = circumstances(options.device)
-        write_csv(options.csv, [row | facts for row in rows])
+        write_csv(options.csv, [row | limits[str(row["dtype"])] | facts for row in rows])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 from .. import _native
 
 __all__ = ["has_kernel", "plain_torch"]
@@ -13,8 +15,11 @@ _enabled = True
 
 
 def has_kernel(device: str, cuda: bool = True) -> bool:
-    """Whether an operator can run natively on a device of this type; ``cuda``: whether it has a CUDA kernel."""
-    if not _enabled:
+    """Whether an operator can run natively on a device of this type; ``cuda``: whether it has a CUDA kernel.
+
+    Not while ``torch.onnx.export`` looks, for the graph must run where this package is not.
+    """
+    if not _enabled or (torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()):
         return False
     if device == "cuda":
         return cuda and _native.HAS_CUDA_OPS
