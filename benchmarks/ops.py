@@ -7,7 +7,8 @@ run, in turns.
 * GB/s counts the bytes that the forward operator has to move at least: its inputs once and its output once; GFLOP/s
   what ``FlopCounterMode`` counts in the definition.
 * "% of roof" is the time that these bytes or these operations take at least, whichever is longer, of the time measured.
-  The roofs, printed above the table, are a copy of a large tensor and the product of two large matrices in the dtype.
+  The roofs are copies of several sizes, of which the nearest counts, and the product of two large matrices in the dtype
+  (:mod:`aicr_ext.profiling.roofs`).
 * MiB is the most memory that a forward call holds beside its arguments.
 * The error is the largest against the definition in float64, next to that of eager PyTorch in the same dtype.
 * The backward columns are about the gradients of all arguments, after one forward pass.
@@ -26,6 +27,8 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
+
+from aicr_ext.profiling import Roofs, measure_roofs
 
 from .op_cases import CASES, LAYOUTS, QUICK_CASES, Case, in_layout
 from .timing import circumstances, measure_together, print_table, write_csv
@@ -84,16 +87,12 @@ def peak_memory(call: Callable[[], object], device: str) -> float:
 
 
 @cache
-def roofs(dtype: torch.dtype, device: str, seconds: float) -> tuple[float, float]:
-    """Bytes and floating-point operations per second: of a copy, and of a matrix product."""
-    clock = {"seconds": seconds, "device": device, "processor_time": on_processor_time(device)}
-    values, side = (1 << 27, 8192) if device == "cuda" else (1 << 24, 1024)
-    source = torch.ones(values, dtype=dtype, device=device)
-    target = torch.empty_like(source)
-    a, b = torch.randn(2, side, side, device=device).to(dtype)
-    with torch.inference_mode():
-        copy, product = measure_together([lambda: target.copy_(source), lambda: a @ b], **clock)
-    return 2 * source.nbytes / copy, 2 * side**3 / product
+def roofs(dtype: torch.dtype, device: str) -> Roofs:
+    return measure_roofs(device, (name_of(dtype),))
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def on_processor_time(device: str) -> bool:
@@ -118,9 +117,8 @@ def run(case: Case, dtype: torch.dtype, device: str, seconds: float, compiled: b
         moved = sum(a.nbytes for a in (*given, case.native(*args)))
     ways = [*((case.reference, placed) for placed in maps.values()), *((case.native, placed) for placed in own)]
     gradients = measure_together([backward(*way) for way in ways], **clock)
-    bandwidth, rate = roofs(dtype, device, seconds)
     flops = operations(case)
-    floor = max(moved / bandwidth, flops / rate)
+    floor = roofs(dtype, device).seconds(moved, flops, name_of(dtype))
     rows = []
     for i, layout in enumerate(case.layouts):
         took = forward[len(eager) + i]
@@ -128,7 +126,7 @@ def run(case: Case, dtype: torch.dtype, device: str, seconds: float, compiled: b
             {
                 "op": case.op,
                 "shape": "x".join(map(str, case.shape)),
-                "dtype": str(dtype).removeprefix("torch."),
+                "dtype": name_of(dtype),
                 "layout": layout,
                 "us": took * 1e6,
                 "GB/s": moved / took / 1e9,
@@ -170,9 +168,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     dtypes = [getattr(torch, name) for name in options.dtype]
     limits = {}
     for name, dtype in zip(options.dtype, dtypes, strict=True):
-        bandwidth, rate = (value / 1e9 for value in roofs(dtype, options.device, options.seconds))
-        limits[name] = {"copy GB/s": bandwidth, "product GFLOP/s": rate}
-        print(f"{name}: copy {bandwidth:.1f} GB/s, matrix product {rate:.1f} GFLOP/s")
+        measured = roofs(dtype, options.device)
+        copy, product = measured.copy[max(measured.copy)] / 1e9, measured.product[name] / 1e9
+        limits[name] = {"copy GB/s": copy, "product GFLOP/s": product}
+        print(f"{name}: copy {copy:.1f} GB/s in memory, matrix product {product:.1f} GFLOP/s")
     print()
     rows = [
         row

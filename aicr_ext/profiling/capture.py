@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,8 +46,15 @@ class Call(NamedTuple):
         for module in _DEFINITIONS:
             found = getattr(importlib.import_module(f"aicr_ext.ops.{module}"), f"{self.name}_reference", None)
             if found is not None:
-                return lambda *arguments: found(**dict(zip(names, arguments, strict=True)))
-        return None
+                break
+        else:
+            return None
+        known = inspect.signature(found).parameters  # definitions compute in the dtype of their arguments
+
+        def definition(*arguments: object) -> object:
+            return found(**{n: a for n, a in zip(names, arguments, strict=False) if n in known})
+
+        return definition
 
     def to(self, device: str | torch.device) -> Call:
         """The same with its tensors on a device."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -32,12 +33,39 @@ def _layer_norm2d(shape: Shape, draw: Draw) -> list:
     return [draw(shape), draw((shape[1],)), None, False, 1e-5]
 
 
+def _transposed_attention(shape: Shape, draw: Draw) -> list:
+    c = shape[1]
+    norm, projections = [draw((c,)), None], [draw((3 * c, c, 1, 1)), None, draw((3 * c, 1, 3, 3)), None]
+    groups = 4 if c % 4 == 0 else 1
+    return [draw(shape), None, *norm, *projections, draw((groups,)), draw((c, c, 1, 1)), None, groups, *_ATTENTION]
+
+
+_ATTENTION = (None, False, 1e-5, True)  # scale, subtract_mean, eps, residual
+
+
+def _spatial_attention(shape: Shape, draw: Draw) -> list:
+    c = shape[1]
+    square, bias = (c, c, 1, 1), (c,)
+    first = [draw(shape), draw(bias), draw(square), draw(bias), draw((c, 1, 1, 5)), draw((c, 1, 5, 1))]
+    return [*first, draw(square), draw(bias), draw(square), draw(bias), 1e-5]
+
+
+def _gated_convolutions(shape: Shape, draw: Draw) -> list:
+    c = shape[1]
+    hidden = int(2.66 * c)
+    weights = [draw((2 * hidden, c, 1, 1)), None, draw((2 * hidden, 1, 3, 3)), None, draw((c, hidden, 1, 1)), None]
+    return [draw(shape), draw((c,)), None, *weights, True, False, 1e-5, True]
+
+
 #: The arguments, as the schema has them, that go with a feature map of some shape; ``draw`` makes tensors.
 CASES: dict[str, Callable[[Shape, Draw], list]] = {
     "decoupled_attention": _decoupled_attention,
+    "gated_convolutions": _gated_convolutions,
     "gated_depthwise_conv3x3": _gated_depthwise_conv3x3,
     "gelu_gate": _gelu_gate,
     "layer_norm2d": _layer_norm2d,
+    "spatial_attention": _spatial_attention,
+    "transposed_attention": _transposed_attention,
 }
 
 
@@ -60,6 +88,8 @@ def make_call(name: str, shape: Shape, dtype: torch.dtype = torch.float32, chann
 
     def draw(size: Shape) -> Tensor:
         drawn = torch.randn(size, generator=generator).to(dtype)
+        if len(size) == 4 and size != shape:
+            drawn *= math.prod(size[1:]) ** -0.5  # a convolution's weight: results of the size of its input
         return drawn.contiguous(memory_format=torch.channels_last) if channels_last and size == shape else drawn
 
     return Call(name, CASES[name](tuple(shape), draw))
