@@ -1,10 +1,9 @@
 // CUDA kernels of the operators in ops_schemas.cpp.
-#include <torch/csrc/stable/library.h>
-
+#include "bindings/namespaces.hpp"
 #include "cuda/decoupled_attention.hpp"
 #include "cuda/integer_ops.hpp"
 
-STABLE_TORCH_LIBRARY_IMPL(aicr_ext, CUDA, library) {
+AICR_CUDA_KERNELS(library) {
   library.impl("decoupled_attention", TORCH_BOX(&aicr::decoupled_attention_cuda));
   library.impl("integer_asinh", TORCH_BOX(&aicr::integer_asinh_cuda));
   library.impl("integer_depthwise", TORCH_BOX(&aicr::integer_depthwise_cuda));

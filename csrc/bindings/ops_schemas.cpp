@@ -1,8 +1,8 @@
 // The schema of every operator. The implementations are registered in ops_cpu.cpp and ops_cuda.cpp; shapes,
 // fake kernels, derivatives and FLOP formulas are registered in Python (aicr_ext/ops).
-#include <torch/csrc/stable/library.h>
+#include "bindings/namespaces.hpp"
 
-STABLE_TORCH_LIBRARY(aicr_ext, library) {
+AICR_SCHEMAS(library) {
   library.def(
       "decoupled_attention(Tensor attn, Tensor value, Tensor weight_row, Tensor weight_col) -> Tensor");
   library.def(

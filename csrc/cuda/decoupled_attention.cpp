@@ -1,7 +1,6 @@
 // Host side of decoupled_attention on CUDA: checks, device, stream, launch. Never waits for the device.
 #include "cuda/decoupled_attention.hpp"
 
-#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/ops.h>
 
 #include "cuda/decoupled_attention.cuh"
@@ -35,7 +34,7 @@ FeatureType feature_type(ScalarType type) {
 Tensor decoupled_attention_cuda(Tensor attn, Tensor value, Tensor weight_row, Tensor weight_col) {
   check_decoupled_attention(attn, value, weight_row, weight_col);
   const FeatureType type = feature_type(attn.scalar_type());
-  const torch::stable::accelerator::DeviceGuard guard(attn.get_device_index());
+  const CudaDeviceGuard guard(attn.get_device_index());
   const bool channels_last = prefers_channels_last(attn);
   const Tensor dense_attn = in_layout(attn, channels_last), dense_value = in_layout(value, channels_last);
   const Tensor row = torch::stable::contiguous(weight_row), col = torch::stable::contiguous(weight_col);
