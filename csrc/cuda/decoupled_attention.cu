@@ -16,8 +16,9 @@
 
 #include <climits>
 
+#include "cuda/gelu.cuh"
 #include "cuda/launch.cuh"
-#include "cuda/numbers.cuh"
+#include "cuda/vectors.cuh"
 
 namespace aicr {
 namespace {
@@ -34,16 +35,6 @@ struct Planar {
   static constexpr int kChannels = 4, kColumns = kThreads / kChannels;
   static constexpr bool kPlanar = true;
 };
-
-__device__ __forceinline__ float gelu(float x) {
-  return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
-}
-
-template <typename T>
-__device__ __forceinline__ float weight_at(const void* weight, bool is_float32, int64_t index) {
-  return is_float32 ? static_cast<const float*>(weight)[index]
-                    : to_float(static_cast<const T*>(weight)[index]);
-}
 
 // How a shape is cut into blocks; the last axis of the grid is the only one.
 struct Tiling {
