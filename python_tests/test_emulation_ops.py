@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import attention_cases
+import cuda_cases
 import integer_cases
 import pytest
 import torch
@@ -27,6 +28,9 @@ def calls():
     yield "decoupled_attention", attention_cases.arguments((1, 3, 5, 6))
     for name in sorted({name for name, _ in integer_cases.cases()}):
         yield name, filled(name, next(given for case, given in integer_cases.cases() if case == name))
+    for operator in cuda_cases.OPERATORS:
+        for layout in LAYOUTS:
+            yield operator.name, cuda_cases.example(operator, torch.float32, layout, "emulated")
 
 
 def filled(name, arguments):

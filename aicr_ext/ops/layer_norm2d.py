@@ -39,7 +39,8 @@ def layer_norm2d(
         (float64 for float64), and each element is rounded to the dtype once.
 
     Differentiable in ``x``, ``weight`` and ``bias``; only ``x`` and ``weight`` are kept for the backward pass, which
-    forms the statistics again. Autocast changes nothing: the operator runs in the dtype of ``x``.
+    forms the statistics again: in one native pass on the CPU, in plain torch elsewhere. Autocast changes nothing: the
+    operator runs in the dtype of ``x``.
 
     Where the native library is not loaded, or a device has no kernel, the result is that of
     :func:`aicr_ext.ops.reference.layer_norm2d_reference`.
@@ -47,7 +48,7 @@ def layer_norm2d(
     Raises:
         RuntimeError: shapes, dtypes or devices other than these; ``eps`` negative or not finite.
     """
-    if not has_kernel(x.device.type, cuda=False):
+    if not has_kernel(x.device.type):
         return layer_norm2d_reference(x, weight, eps, bias=bias, subtract_mean=subtract_mean)
     return torch.ops.aicr_ext.layer_norm2d(x, weight, bias, subtract_mean, eps)
 
