@@ -104,8 +104,34 @@ OPERATORS = [
         depthwise_arguments,
         reference.gated_depthwise_conv3x3_reference,
     ),
+    # Groups that fill their block and do not, odd ones, of every size of block, of more than one block of scores; more
+    # rows and columns than a tile has, in one variant as many groups as there are channels.
+    Operator(
+        "depthwise_gram",
+        [(1, 2, 1, 1), (3, 12, 9, 1), (1, 36, 1, 9), (2, 32, 17, 35), (1, 80, 18, 5), (1, 132, 5, 6), (1, 140, 3, 4)],
+        [(1, False), (2, True)],
+        lambda shape, groups, with_bias: depthwise_arguments(shape, 1 if shape[1] // 2 % 2 else groups, with_bias),
+        reference.depthwise_gram_reference,
+        exact=False,
+    ),
 ]
 CASES = [case for operator in OPERATORS for case in operator.cases()]
+
+
+def fold_arguments(
+    batch: int = 2,
+    groups: int = 3,
+    depth: int = 4,
+    outputs: int = 5,
+    dtype: torch.dtype = torch.float32,
+    place: str = "cpu",
+) -> tuple[Tensor, ...]:
+    """For fold_channel_attention: scores of random queries and keys, in float32 at least, and weights of this dtype."""
+    q, k = (draw(batch, groups, depth, 20, seed=seed).to(torch.promote_types(dtype, torch.float32)) for seed in (0, 1))
+    weight = draw(outputs, groups * depth, 1, 1).to(dtype)
+    temperature = (1 + draw(groups, 1, 1).abs()).to(dtype)
+    args = (q @ k.transpose(2, 3), q.square().sum(3), k.square().sum(3), temperature, weight)
+    return tuple(a.to("cuda" if place == "cuda" else "cpu") for a in args)
 
 
 def named(value: Any) -> str | None:

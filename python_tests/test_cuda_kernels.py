@@ -33,7 +33,8 @@ def test_matches_the_definition(operator, shape, variant, dtype, layout, place):
     before = sum(launches().values()) if place == "emulated" else 0
     out = check(operator, args, place)
     assert place != "emulated" or sum(launches().values()) > before
-    assert out[0].is_contiguous(memory_format=LAYOUTS[layout])
+    if operator.name != "depthwise_gram":
+        assert out[0].is_contiguous(memory_format=LAYOUTS[layout])
 
 
 @everywhere
@@ -69,9 +70,12 @@ def test_views(operator, view, layout, place):
     """Inputs that are not dense give the right answer, and the layout of the tensor they are a view of."""
     x = view(draw_map(layout, place))
     args = example(operator, torch.float32, layout, place, tuple(x.shape))
+    if operator.name == "depthwise_gram":
+        args = (*args[:-1], 1)
     args = (torch.ones((), device=x.device).expand(args[0].shape), x) if operator.maps == 2 else (x, *args[1:])
     out = check(operator, args, place)
-    assert out[0].is_contiguous(memory_format=preferred_layout(x))
+    if operator.name != "depthwise_gram":
+        assert out[0].is_contiguous(memory_format=preferred_layout(x))
 
 
 def draw_map(layout, place):
@@ -86,8 +90,14 @@ def draw_map(layout, place):
 def test_empty(operator, shape, layout, place):
     args = example(operator, torch.float32, layout, place, shape)
     out = run(operator.name, args, place)
-    halved = operator.name in ("gelu_gate", "gated_depthwise_conv3x3")
-    assert out[0].shape == (shape[0], shape[1] // (2 if halved else 1), *shape[2:])
+    if operator.name == "depthwise_gram":
+        assert [t.shape for t in out] == [(shape[0], 2, shape[1] // 4, shape[1] // 4)] + [
+            (shape[0], 2, shape[1] // 4)
+        ] * 2
+        assert not any(t.any() for t in out)
+    else:
+        halved = operator.name in ("gelu_gate", "gated_depthwise_conv3x3")
+        assert out[0].shape == (shape[0], shape[1] // (2 if halved else 1), *shape[2:])
 
 
 @everywhere
@@ -167,7 +177,8 @@ def test_not_a_number_stays_near_its_pixel(operator, reach, layout, place):
 @every_operator
 def test_float64_is_refused(operator, place):
     args = example(operator, torch.float64, "nchw", place)
-    message = f"{operator.name}: x must be float32, bfloat16 or float16 on CUDA, got Double"
+    name = "qk" if operator.name == "depthwise_gram" else "x"
+    message = f"{operator.name}: {name} must be float32, bfloat16 or float16 on CUDA, got Double"
     with pytest.raises(RuntimeError, match=message):
         run(operator.name, args, place)
 
@@ -180,6 +191,13 @@ def test_float64_is_refused(operator, place):
         ("gelu_gate", 0, torch.zeros(1, 5, 6, 7), "gelu_gate: x must have an even number of channels, got 5"),
         ("gelu_gate_backward", 0, torch.zeros(2, 4, 6, 7), "grad must have the shape of x with half its channels"),
         ("gated_depthwise_conv3x3", 1, torch.zeros(16, 1, 3, 5), r"weight must have the shape \(16, 1, 3, 3\)"),
+        ("depthwise_gram", 0, torch.zeros(4, 6, 7), r"depthwise_gram: qk must be \(B, 2C, H, W\), got 3 dim"),
+        ("depthwise_gram", 0, torch.zeros(1, 5, 6, 7), "qk must have an even number of channels, got 5"),
+        ("depthwise_gram", 1, torch.zeros(16, 1, 3, 5), r"weight must have the shape \(16, 1, 3, 3\), got 4"),
+        ("depthwise_gram", 1, torch.zeros(16, 1, 3, 3).half(), "weight must be float32 or of the dtype of qk"),
+        ("depthwise_gram", 2, torch.zeros(5), r"bias must have the shape \(16,\), got 1 dim.* of another size"),
+        ("depthwise_gram", 3, 3, "groups must divide 8 channels, got 3"),
+        ("depthwise_gram", 3, 0, "groups must divide 8 channels, got 0"),
     ],
 )
 def test_bad_arguments(operator, place_of, value, message, place):

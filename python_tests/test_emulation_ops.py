@@ -31,6 +31,7 @@ def calls():
     for operator in cuda_cases.OPERATORS:
         for layout in LAYOUTS:
             yield operator.name, cuda_cases.example(operator, torch.float32, layout, "emulated")
+    yield "fold_channel_attention", cuda_cases.fold_arguments()
 
 
 def filled(name, arguments):

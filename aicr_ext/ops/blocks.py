@@ -19,7 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aicr_ext.ops.decoupled_attention import decoupled_attention
+from aicr_ext.ops.depthwise_gram import depthwise_gram
+from aicr_ext.ops.fold_channel_attention import fold_channel_attention
 from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
+from aicr_ext.ops.kernels import has_kernel
 from aicr_ext.ops.layer_norm2d import layer_norm2d
 
 __all__ = [
@@ -123,13 +126,25 @@ def transposed_attention(
             out = out + project_out[1].to(out.dtype)
         return out.unflatten(1, v.shape[2:]).permute(0, 3, 1, 2)
 
-    sums = [
-        gram(*pixels(project(block, keep, slice(0, 2 * c))).split(c, 2), groups)
-        for block, keep, _ in strips(x, 2 * c, 1)
-    ]
-    attention = attention_map(*(sum(parts[1:], parts[0]) for parts in zip(*sums, strict=True)), temperature)
-    folded = fold_attention(attention, project_out[0]).transpose(1, 2).to(x.dtype)
+    if has_channel_kernels(x):
+        both = slice(0, 2 * c)
+        qk = F.conv2d(x if norm is None else norm(x), qkv[0][both], _part(qkv[1], both))
+        scores = depthwise_gram(qk, qkv_dwconv[0][both], _part(qkv_dwconv[1], both), groups=groups)
+        folded = fold_channel_attention(*scores, temperature, project_out[0])
+    else:
+        sums = [
+            gram(*pixels(project(block, keep, slice(0, 2 * c))).split(c, 2), groups)
+            for block, keep, _ in strips(x, 2 * c, 1)
+        ]
+        attention = attention_map(*(sum(parts[1:], parts[0]) for parts in zip(*sums, strict=True)), temperature)
+        folded = fold_attention(attention, project_out[0])
+    folded = folded.transpose(1, 2).to(x.dtype)
     return over_strips(x, 2 * c, 1, value_branch, residual)
+
+
+def has_channel_kernels(x: Tensor) -> bool:
+    """Whether depthwise_gram and fold_channel_attention run natively on x; on the CPU strips in the cache do better."""
+    return x.device.type == "cuda" and has_kernel("cuda") and x.dtype != torch.float64
 
 
 def _part(bias: Tensor | None, part: slice) -> Tensor | None:
