@@ -1,15 +1,16 @@
-// out = W_out blockdiag(A) with A = softmax over keys of scores / (|q| |k|) * temperature, for each picture;
-// float32.
+// out = W_out blockdiag(A) with A = softmax over keys of scores / (|q| |k|) * temperature, for each
+// picture; in float32.
 //
-// Tile     A block has 32 x 32 elements of the result of one group. It first forms the largest logit and the
-// sum of the
-//          exponentials of every query of its group, a warp a query at a time; then it forms A again, 32 x 32
-//          elements at a time in shared memory, and adds W_out's times A's to the four results of each
-//          thread.
-// Shared   8.3 KiB, and four floats per channel of a group: 192 B for 12 channels, 32 KiB for 2048.
-// Memory   Scores and weights come from the caches: all is small beside a feature map. Per group and picture
-//          2 depth^2 exponentials and 2 outputs depth^2 FLOP, the exponentials once per 32 x 32 results.
-// Determinism  One thread forms one result, over queries in their order; sums over keys have one order. No
+// Tile: a block has 32 x 32 elements of the result of one group. It first forms the largest logit and the
+// sum of the exponentials of every query of its group, a warp a query at a time; then it forms A again, 32
+// x 32 elements at a time in shared memory, and adds W_out's times A's to the four results of each thread.
+//
+// Shared: 8.3 KiB, and four floats per channel of a group: 192 bytes for 12 channels, 32 KiB for 2048.
+//
+// Memory: scores and weights come from the caches; all is small beside a feature map. 2 outputs depth^2
+// FLOP per group and picture, and two exponentials per score and 32 x 32 results.
+//
+// Determinism: one thread forms one result, over queries in their order; sums over keys have one order. No
 // atomics.
 #include "cuda/fold_channel_attention.cuh"
 

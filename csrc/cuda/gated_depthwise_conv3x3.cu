@@ -1,19 +1,20 @@
-// out = GELU(a) * b, or a * b, for the halves a and b of dwconv_{3x3}(x) + bias; zero padding, in one pass;
-// sums and gate in float32.
+// out = GELU(a) * b, or a * b, for the halves a and b of dwconv_{3x3}(x) + bias; zero padding, in one
+// pass; sums and gate in float32.
 //
-// Layout   One kernel for channels-last, where two channels of a thread lie side by side, and for planes and
-// odd
-//          channels, where a thread has one. Neighbouring threads lie along channels and then columns, or
-//          along columns and then channels: no thread idles but in the last block of a block of rows.
-// Tile     A thread owns a column of its channels in both halves and walks down a block of 4 ... 32 rows.
-// Each row of x
-//          it reads, with the columns on both sides, goes into the three rows of sums around it, in
-//          registers.
-// Shared   None: what neighbours read too comes from the first cache, where each value is read three times.
-// Memory   x read once, out written once; of x two rows per block of rows again, mostly from the second
-// cache.
-//          36 FLOP and one erf per element of the result.
-// Determinism  Every output is computed by one thread, row by row, whatever the blocks. No atomics.
+// Layout: one kernel serves channels-last, where two channels of a thread lie side by side, and planes and
+// odd channels, where a thread has one. Neighbouring threads lie along channels and then columns, or along
+// columns and then channels: no thread idles but in the last block of a block of rows.
+//
+// Tile: a thread owns a column of its channels in both halves and walks down a block of 4 ... 32 rows.
+// Each row of x it reads, with the columns on both sides, goes into the three rows of sums around it, in
+// registers.
+//
+// Shared: none. What neighbours read too comes from the first cache, where each value is read three times.
+//
+// Memory: x read once, out written once; of x two rows per block of rows again, mostly from the second
+// cache. 36 FLOP and one erf per element of the result.
+//
+// Determinism: every output is computed by one thread, row by row, whatever the blocks. No atomics.
 #include "cuda/gated_depthwise_conv3x3.cuh"
 
 #include <climits>

@@ -1,14 +1,18 @@
-// out = GELU(gate) * value for the halves gate and value of x, and its derivative:
-// grad_x = (grad * value * GELU'(gate), grad * GELU(gate)); in float32.
+// out = GELU(gate) * value for the halves gate and value of x, and its derivative, grad_x = (grad * value
+// * GELU'(gate), grad * GELU(gate)); in float32.
 //
-// Layout   Memory as [rows][2][run]: one kernel for channels-last maps, where a row is a pixel, and for
-// planes, where
-//          it is a picture.
-// Tile     A thread per vector of 16 bytes of a half, or per element where halves do not begin at such
-// places. Shared   None. Memory   Forward x read once, out written once; backward x and grad read once,
-// grad_x written once. About 25 and
-//          50 FLOP per element of the result, most of them for erf and exp.
-// Determinism  No sums and no atomics.
+// Layout: memory as [rows][2][run]; one kernel serves channels-last maps, where a row is a pixel, and
+// planes, where it is a picture.
+//
+// Tile: a thread per vector of 16 bytes of a half, or per element where halves do not begin at such
+// places.
+//
+// Shared: none.
+//
+// Memory: forward x read once, out written once; backward x and grad read once, grad_x written once. About
+// 25 and 50 FLOP per element of the result, most of them for erf and exp.
+//
+// Determinism: no sums and no atomics.
 #include "cuda/gelu_gate.cuh"
 
 #include <climits>

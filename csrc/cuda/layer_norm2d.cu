@@ -1,22 +1,23 @@
 // out = z * r * weight + bias with r = 1 / sqrt(var(x) + eps) and z = x - mean(x) or x, over channels; in
 // float32.
 //
-// Layout   Channels-last: a pixel is a row of channels, which a power of two of neighbouring lanes of a warp,
-// at most
-//          32, read as vectors of 16 bytes; they share its sums by shuffles. As planes (NCHW): 32 lanes lie
-//          along pixels, the 16 warps of a block take every sixteenth channel each and share their sums in
-//          shared memory.
-// Tile     Channels-last 256 / lanes pixels at a time, up to eight times, with the weights in registers; as
-// planes 32
-//          pixels of one picture.
-// Registers  hold the values between the three passes (sum, squares, result) for up to 4 x 32 vectors of
-// channels, or
-//          384 channels of planes; what goes beyond is read again, from the cache.
-// Shared   As planes 4 KiB, otherwise none.
-// Memory   x read once, out written once. 8 FLOP per element.
-// Determinism  The sums of a pixel have one order, which depends on the number of channels, the layout and,
-// in
-//          channels-last, on whether vectors fit; no atomics.
+// Layout: channels-last, a pixel is a row of channels, which a power of two of neighbouring lanes of a
+// warp, at most 32, read as vectors of 16 bytes; they share its sums by shuffles. As planes (NCHW), 32
+// lanes lie along pixels, the 16 warps of a block take every sixteenth channel each and share their sums
+// in shared memory.
+//
+// Tile: channels-last 256 / lanes pixels at a time, up to eight times, with the weights in registers; as
+// planes 32 pixels of one picture.
+//
+// Registers hold the values between the three passes (sum, squares, result): up to 4 x 32 vectors of
+// channels, as planes up to 384 channels. What goes beyond is read again, from the cache.
+//
+// Shared: as planes 4 KiB, otherwise none.
+//
+// Memory: x read once, out written once. 8 FLOP per element.
+//
+// Determinism: the sums of a pixel have one order, which depends on the number of channels, the layout
+// and, in channels-last, on whether vectors fit. No atomics.
 #include "cuda/layer_norm2d.cuh"
 
 #include <climits>
@@ -38,9 +39,11 @@ __device__ __forceinline__ float sum_over(float value, int lanes) {
   return value;
 }
 
-// kKeep vectors of V channels stay in the registers of a lane.
+// kKeep vectors of V channels stay in the registers of a lane. (The second launch bound says that one block
+// on a multiprocessor will do: without it the compiler would rather spill a few registers than go without
+// more blocks.)
 template <typename T, int V, int kKeep>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     layer_norm2d_rows_kernel(LayerNorm2dCuda a, int lanes, int steps) {
   const int C = static_cast<int>(a.channels), vectors = C / V;
   const int lane = static_cast<int>(threadIdx.x) % lanes, group = static_cast<int>(threadIdx.x) / lanes;
@@ -125,7 +128,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // kKeep channels of a pixel stay in the registers of a thread.
 template <typename T, int kKeep>
-__global__ void __launch_bounds__(kPlaneThreads)
+__global__ void __launch_bounds__(kPlaneThreads, 1)
     layer_norm2d_planes_kernel(LayerNorm2dCuda a, int64_t pixel_parts) {
   __shared__ float sums[kWarps][kWarp], squares[kWarps][kWarp];
   const int C = static_cast<int>(a.channels);
