@@ -18,9 +18,11 @@ every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 def check(operator, args, place):
     out = run(operator.name, args, place)
     eager, exact = as_tuple(operator.reference(*args)), as_tuple(operator.reference(*wide(args)))
+    # Of q and k, each half the distance of neighbouring numbers of their dtype at most.
+    rounding = torch.finfo(args[0].dtype).eps if operator.name == "depthwise_gram" else 0
     for ours, theirs, true in zip(out, eager, exact, strict=True):
         assert ours.dtype == theirs.dtype
-        assert_no_worse(ours, theirs, true)
+        assert_no_worse(ours, theirs, true, rounding)
     return out
 
 

@@ -36,8 +36,8 @@ def depthwise_gram(
 
     Returns:
         The scores (B, groups, C / groups, C / groups), of queries by keys, and the sums of squares over pixels of q and
-        of k, (B, groups, C / groups) each; float32 (float64 for float64). On CUDA all arithmetic is in float32, and the
-        same input gives the same bits; the definition rounds q and k to the dtype.
+        of k, (B, groups, C / groups) each; float32 (float64 for float64). q and k are rounded to the dtype of ``qk``;
+        on CUDA no sum is, and the same input gives the same bits.
 
     Differentiable in all tensors; only they are kept for the backward pass, which is in plain torch. Autocast changes
     nothing: the operator runs in the dtype of ``qk``. Where the native library is not loaded, or a device has no

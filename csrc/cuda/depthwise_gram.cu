@@ -1,38 +1,41 @@
-// scores = q k^T of each group of channels, and the sums of squares of q and k, over the pixels of a picture,
-// for the halves q and k of dwconv_{3x3}(qk) + bias; zero padding; all in float32. q and k never lie in
-// memory.
+// scores = q k^T of each group of channels, and the sums of squares of q and k, over the pixels of a
+// picture, for the halves q and k of dwconv_{3x3}(qk) + bias; zero padding; sums in float32. q and k never
+// lie in device memory; in shared memory they have the type of qk.
 //
-// Layout   Channels-last: neighbouring threads lie along channels, of 16-bit types two each. As planes: along
-// columns. Tile     A block has a tile of 16 rows x 32 ... 256 columns of one group, or of 64 x 64 scores of
-// it. It puts q and
-//          k of 64 pixels at a time into shared memory, each thread walking down a column of a channel; then
-//          a thread adds to 4 x 4 scores, and where that leaves threads over, they share the pixels. A second
-//          kernel adds up the tiles.
-// Shared   q and k of 64 pixels and the weights: 17 KiB for groups of up to 16 channels, 38 KiB for 64.
-// Memory   qk read once, and of it two rows per 16 again, mostly from the second cache; groups of more than
-// 64
-//          channels read it once per 64 of them. Written and read again: a float per score and tile.
-//          36 FLOP per element of qk and 2 per pixel and score.
-// Determinism  Tiles depend on the size of a picture and its channels only, and the order of all sums on them
-// and the
-//          layout. No atomics.
+// Layout: channels-last, neighbouring threads lie along channels, of 16-bit types two each; as planes,
+// along columns.
+//
+// Tile: a block has a tile of 16 rows x 32 ... 256 columns of one group, or of 64 x 64 scores of it. It
+// puts q and k of 64 pixels at a time into shared memory, each thread walking down a column of a channel,
+// and adds to the scores of all (gram_scores.cuh), by tensor cores where qk has 16 bits. A second kernel
+// adds up the tiles.
+//
+// Shared: q and k of 64 pixels, later the scores, and the weights: 6.3 KiB for groups of up to 16 channels
+// of 16-bit types (float32 17.3 KiB), 37 KiB (38 KiB) for 64.
+//
+// Memory: qk read once, and of it two rows per 16 again, mostly from the second cache; groups of more than
+// 64 channels read it once per 64 of them. Written and read again: a float per score and tile. 18 FLOP per
+// element of qk and 2 per pixel and score.
+//
+// Determinism: tiles depend on the size of a picture and its channels only, and the order of all sums on
+// them, the type and the layout. No atomics.
 #include "cuda/depthwise_gram.cuh"
 
 #include <algorithm>
 #include <climits>
 
 #include "cuda/depthwise3x3.cuh"
+#include "cuda/gram_scores.cuh"
 #include "cuda/launch.cuh"
 
 namespace aicr {
 namespace {
 
-constexpr int kThreads = 256, kChunk = 64;  // pixels of a chunk
-constexpr int kBlocks = 2;                  // at least, beside one another on a multiprocessor
+constexpr int kThreads = kGramThreads, kChunk = kGramPixels;
+constexpr int kBlocks = 2;  // at least, beside one another on a multiprocessor
 constexpr int kTileRows = 16, kFewestColumns = 32, kMostColumns = 256;
 constexpr int64_t kManyBlocks = 4096;  // beyond that tiles become larger, so that fewer sums are written
 constexpr int kLargestDepth = 64;
-constexpr int kEach = 4;  // a thread has so many rows and columns of scores
 constexpr int kReduceElements = 32, kReduceSlices = kThreads / kReduceElements;
 
 // How a picture is cut into tiles. `values`: sums of a tile, the scores of all groups and the norms of q and
@@ -56,15 +59,11 @@ Tiling make_tiling(const DepthwiseGramCuda& a) {
   }
 }
 
-// The sizes of a block for groups of up to D channels, which is a multiple of 4.
-template <int D>
-struct Sizes {
-  static constexpr int kSide = D / kEach, kScoreThreads = kSide * kSide, kSlices = kThreads / kScoreThreads;
-  static constexpr int kNormSlices = kThreads / (2 * D);
-  static constexpr int kPixel =
-      2 * D + 4;  // floats of a pixel: shifts the banks, keeps vectors of four aligned
-  static constexpr int kShared = std::max(kChunk * kPixel, kSlices * D * D);
-};
+// The shared memory of a block for groups of up to D channels, in bytes: the pixels of a chunk, later the
+// sums.
+template <typename T, int D>
+constexpr size_t kShared =
+    std::max(kChunk * kGramPixelValues<T, D> * sizeof(T), GramScores<T, D>::kSlices * D * D * sizeof(float));
 
 // What a block works on.
 struct Task {
@@ -95,8 +94,8 @@ template <typename T, int D, int V>
 __device__ __forceinline__ void convolve_chunk(const DepthwiseGramCuda& a, const Tiling& tiling,
                                                const Task& task, int rows, int columns, int64_t top,
                                                int64_t left, const float (&terms)[kDepthwiseTaps + 1][2 * D],
-                                               float* chunk) {
-  constexpr int kVectors = 2 * D / V;
+                                               T* chunk) {
+  constexpr int kVectors = 2 * D / V, kPixel = kGramPixelValues<T, D>;
   const int64_t column_stride = a.channels_last ? 2 * a.channels : 1;
   const int64_t channel_stride = a.channels_last ? 1 : a.height * a.width;
   const T* picture = static_cast<const T*>(a.qk) + task.picture * 2 * a.channels * a.height * a.width;
@@ -104,13 +103,11 @@ __device__ __forceinline__ void convolve_chunk(const DepthwiseGramCuda& a, const
     const int n = (a.channels_last ? item % kVectors : item / columns) * V;
     const int in_chunk = a.channels_last ? item / kVectors : item % columns;
     const int64_t channel = task.channel(a, tiling, D, n), column = left + in_chunk;
-    float* to = chunk + in_chunk * Sizes<D>::kPixel + n;
-    const int to_stride = columns * Sizes<D>::kPixel;
+    T* to = chunk + in_chunk * kPixel + n;
+    const int to_stride = columns * kPixel;
+    const float zeros[V] = {};
     if (channel < 0 || column >= a.width) {
-      for (int row = 0; row < rows; ++row) {
-#pragma unroll
-        for (int i = 0; i < V; ++i) to[row * to_stride + i] = 0.0f;
-      }
+      for (int row = 0; row < rows; ++row) store_floats<V>(zeros, to + row * to_stride);
       continue;
     }
     float weight[kDepthwiseTaps][V], bias[V];
@@ -132,8 +129,11 @@ __device__ __forceinline__ void convolve_chunk(const DepthwiseGramCuda& a, const
         sums.add(around, weight);
       }
       if (row < 1) continue;
-#pragma unroll
-      for (int i = 0; i < V; ++i) to[(row - 1) * to_stride + i] = h <= a.height ? sums.rows[0][i] : 0.0f;
+      if (h <= a.height) {
+        store_floats<V>(sums.rows[0], to + (row - 1) * to_stride);
+      } else {
+        store_floats<V>(zeros, to + (row - 1) * to_stride);
+      }
     }
   }
 }
@@ -141,8 +141,8 @@ __device__ __forceinline__ void convolve_chunk(const DepthwiseGramCuda& a, const
 template <typename T, int D, int V>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     depthwise_gram_kernel(DepthwiseGramCuda a, Tiling tiling) {
-  using Size = Sizes<D>;
-  alignas(16) __shared__ float chunk[Size::kShared];
+  constexpr int kNormSlices = kThreads / (2 * D);
+  alignas(16) __shared__ unsigned char shared[kShared<T, D>];
   __shared__ float terms[kDepthwiseTaps + 1][2 * D];
   const Task task(a, tiling, D);
   const int thread = static_cast<int>(threadIdx.x);
@@ -159,11 +159,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   }
   __syncthreads();
 
-  // Scores: a slice of the threads has every kSlices-th pixel. Norms: likewise, a thread one channel.
-  const int slice = thread / Size::kScoreThreads, place = thread % Size::kScoreThreads;
-  const int query = place / Size::kSide * kEach, key = place % Size::kSide * kEach;
+  // Norms: a thread has one channel, of every kNormSlices-th pixel.
+  T* chunk = reinterpret_cast<T*>(shared);
   const int norm_slice = thread / (2 * D), norm_of = thread % (2 * D);
-  float sums[kEach][kEach] = {}, norm = 0.0f;
+  GramScores<T, D> scores;
+  float norm = 0.0f;
 
   const int rows = a.channels_last ? kTileRows : kChunk / kTileRows, columns = kChunk / rows;
   const int64_t first_row = task.tile / tiling.column_tiles * kTileRows;
@@ -175,22 +175,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     for (int64_t left = first_column; left < last_column; left += columns) {
       convolve_chunk<T, D, V>(a, tiling, task, rows, columns, top, left, terms, chunk);
       __syncthreads();
-      if (slice < Size::kSlices) {
-        for (int pixel = slice; pixel < kChunk; pixel += Size::kSlices) {
-          const float* at = chunk + pixel * Size::kPixel;
-          float q[kEach], k[kEach];
-          load_floats<kEach>(at + query, q);
-          load_floats<kEach>(at + D + key, k);
-#pragma unroll
-          for (int i = 0; i < kEach; ++i) {
-#pragma unroll
-            for (int j = 0; j < kEach; ++j) sums[i][j] += q[i] * k[j];
-          }
-        }
-      }
-      if (norm_slice < Size::kNormSlices) {
-        for (int pixel = norm_slice; pixel < kChunk; pixel += Size::kNormSlices) {
-          const float value = chunk[pixel * Size::kPixel + norm_of];
+      scores.add(chunk, thread);
+      if (norm_slice < kNormSlices) {
+        for (int pixel = norm_slice; pixel < kChunk; pixel += kNormSlices) {
+          const float value = to_float(chunk[pixel * kGramPixelValues<T, D> + norm_of]);
           norm += value * value;
         }
       }
@@ -199,31 +187,25 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   }
 
   float* parts = a.parts + (task.picture * tiling.tiles() + task.tile) * tiling.values;
-  if (slice < Size::kSlices) {
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-#pragma unroll
-      for (int j = 0; j < kEach; ++j) chunk[(slice * D + query + i) * D + key + j] = sums[i][j];
-    }
-  }
+  float* sums = reinterpret_cast<float*>(shared);
+  scores.put(sums, thread);
   __syncthreads();
   for (int i = thread; i < D * D; i += kThreads) {
     const int64_t of_query = task.first_query + i / D, of_key = task.first_key + i % D;
     if (of_query >= tiling.depth || of_key >= tiling.depth) continue;
     float sum = 0.0f;
 #pragma unroll
-    for (int s = 0; s < Size::kSlices; ++s) sum += chunk[s * D * D + i];
+    for (int s = 0; s < GramScores<T, D>::kSlices; ++s) sum += sums[s * D * D + i];
     parts[(task.group * tiling.depth + of_query) * tiling.depth + of_key] = sum;
   }
-  __syncthreads();
-  if (norm_slice < Size::kNormSlices) chunk[thread] = norm;
+  if (norm_slice < kNormSlices) sums[thread] = norm;  // nobody else has read what was there
   __syncthreads();
   const int64_t channel = thread < 2 * D ? task.channel(a, tiling, D, thread) : -1;
   if (channel < 0 || (thread < D ? task.first_key : task.first_query) != 0)
     return;  // another block writes it
   float sum = 0.0f;
 #pragma unroll
-  for (int s = 0; s < Size::kNormSlices; ++s) sum += chunk[s * 2 * D + thread];
+  for (int s = 0; s < kNormSlices; ++s) sum += sums[s * 2 * D + thread];
   parts[a.channels * tiling.depth + channel] = sum;
 }
 
