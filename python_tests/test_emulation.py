@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -103,6 +106,17 @@ def test_shared_memory_is_limited():
 def test_writing_behind_shared_memory():
     assert self_test("overrun", 3) == ""
     assert self_test("overrun", 4).endswith("wrote behind the end of its dynamic shared memory")
+
+
+@pytest.mark.skipif(not SANITIZED, reason="built without AddressSanitizer")
+@pytest.mark.parametrize("memory", ["overrun", "static_overrun"])
+def test_the_sanitizer_watches_shared_memory(memory):
+    program = f"from emulation import self_test; assert not self_test('{memory}', 3); self_test('{memory}', 4)"
+    folder = Path(__file__).parent
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"{memory}_kernel" in done.stderr
+    assert re.search("ERROR: AddressSanitizer|runtime error", done.stderr)
 
 
 def test_grids_and_blocks_are_limited():

@@ -121,3 +121,11 @@ def test_integer_operators_equal_the_cpu(seed):
             arguments = filled(name, arguments)
             expected = getattr(torch.ops.aicr_ext, name)(*arguments)
             assert torch.equal(emulated(name)(*arguments), expected), name
+
+
+def test_integer_linear_of_an_odd_view():
+    """Where numbers are read in pairs, a view that begins between two of them is copied; a sanitizer sees if not."""
+    x, weight, *rest = integer_cases.linear_case(3, (7,), 30, 70, False)
+    x, weight = (torch.cat([t.flatten()[:1], t.flatten()])[1:].view(t.shape) for t in (x, weight))
+    arguments = filled("integer_linear", (x, weight, *rest))
+    assert torch.equal(emulated("integer_linear")(*arguments), torch.ops.aicr_ext.integer_linear(*arguments))

@@ -17,13 +17,20 @@ void check_launch(const char* op, cudaError_t error) {
   STD_TORCH_CHECK(error == cudaSuccess, op, ": ", cudaGetErrorString(error));
 }
 
+// Dense, and in memory where its pairs of int16 can be read as one number.
+Tensor dense_pairs(const Tensor& x) {
+  const Tensor dense = contiguous(x);
+  const auto address = reinterpret_cast<uintptr_t>(dense.const_data_ptr());
+  return address % (2 * sizeof(int16_t)) == 0 ? dense : torch::stable::clone(dense);
+}
+
 }  // namespace
 
 Tensor integer_linear_cuda(Tensor x, Tensor weight, Tensor bias, Tensor shift, Tensor slope,
                            std::optional<Tensor> residual, std::optional<Tensor> residual_shift) {
   check_integer_linear(x, weight, bias, shift, slope, residual, residual_shift);
   const CudaDeviceGuard guard(x.get_device_index());
-  const Tensor dense_x = contiguous(x), dense_weight = contiguous(weight), dense_bias = contiguous(bias);
+  const Tensor dense_x = dense_pairs(x), dense_weight = dense_pairs(weight), dense_bias = contiguous(bias);
   const Tensor dense_shift = contiguous(shift), dense_slope = contiguous(slope);
   Tensor out = with_channels(x, weight.size(1));
   IntegerLinearCuda task{};

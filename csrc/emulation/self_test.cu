@@ -53,6 +53,11 @@ __global__ void overrun_kernel(int words) {
   place[words] = 1;
 }
 
+__global__ void static_overrun_kernel(int word) {
+  __shared__ volatile int place[4];
+  *(place + word) = 1;
+}
+
 enum BarrierCase { kEnded, kTwoBarriers, kBarrierAndLanes };
 
 __global__ void divergent_kernel(int which, int* out) {
@@ -225,6 +230,7 @@ cudaError_t run(const std::string& name, int variant, const void* in, void* out)
   if (name == "garbage")
     return AICR_LAUNCH(garbage_kernel, 2, 1, static_cast<size_t>(variant), nullptr, numbers);
   if (name == "overrun") return AICR_LAUNCH(overrun_kernel, 1, 1, 16, nullptr, variant);
+  if (name == "static_overrun") return AICR_LAUNCH(static_overrun_kernel, 1, 1, 0, nullptr, variant);
   if (name == "threads")
     return AICR_LAUNCH(divergent_kernel, 1, static_cast<unsigned>(variant), 0, nullptr, 0, numbers);
   if (name == "blocks") return AICR_LAUNCH(overrun_kernel, static_cast<unsigned>(variant), 1, 16, nullptr, 0);
