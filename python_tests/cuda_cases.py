@@ -53,6 +53,10 @@ def layer_norm2d_arguments(shape, subtract_mean, with_bias):
     return 0.5 + draw(*shape), draw(shape[1]), draw(shape[1], seed=1) if with_bias else None, subtract_mean, 1e-5
 
 
+def layer_norm2d_backward_arguments(shape, subtract_mean, with_bias):
+    return draw(*shape, seed=2), 0.5 + draw(*shape), draw(shape[1]), with_bias, subtract_mean, 1e-5
+
+
 def gelu_gate_arguments(shape):
     return (3 * draw(*shape),)
 
@@ -65,26 +69,36 @@ def depthwise_arguments(shape, last, with_bias):
     return draw(*shape), draw(shape[1], 1, 3, 3), draw(shape[1], seed=1) if with_bias else None, last
 
 
+# Vectors that fill a part of a warp, a warp and more; more channels than registers hold; partly filled warps.
+NORMS = [
+    (1, 1, 1, 1),
+    (3, 5, 9, 1),
+    (2, 1, 33, 17),
+    (3, 7, 7, 21),
+    (2, 64, 6, 24),
+    (1, 192, 3, 11),
+    (1, 600, 5, 9),
+    (1, 1056, 1, 3),
+]
 GATES = [(1, 2, 1, 1), (3, 10, 9, 1), (2, 2, 33, 17), (1, 64, 5, 7)]
 OPERATORS = [
-    # Vectors that fill a part of a warp, a warp and more; more channels than registers hold; partly filled warps.
     Operator(
         "layer_norm2d",
-        [
-            (1, 1, 1, 1),
-            (3, 5, 9, 1),
-            (2, 1, 33, 17),
-            (3, 7, 7, 21),
-            (2, 64, 6, 24),
-            (1, 192, 3, 11),
-            (1, 600, 5, 9),
-            (1, 1056, 1, 3),
-        ],
+        NORMS,
         [(False, False), (True, True)],
         layer_norm2d_arguments,
         lambda x, weight, bias, subtract_mean, eps: reference.layer_norm2d_reference(
             x, weight, eps, bias=bias, subtract_mean=subtract_mean
         ),
+        exact=False,
+    ),
+    Operator(
+        "layer_norm2d_backward",
+        NORMS,
+        [(False, False), (True, True)],
+        layer_norm2d_backward_arguments,
+        reference.layer_norm2d_backward_reference,
+        maps=2,
         exact=False,
     ),
     Operator("gelu_gate", GATES, [()], gelu_gate_arguments, reference.gelu_gate_reference),

@@ -74,7 +74,8 @@ def test_views(operator, view, layout, place):
     args = example(operator, torch.float32, layout, place, tuple(x.shape))
     if operator.name == "depthwise_gram":
         args = (*args[:-1], 1)
-    args = (torch.ones((), device=x.device).expand(args[0].shape), x) if operator.maps == 2 else (x, *args[1:])
+    ones = torch.ones((), device=x.device).expand(args[0].shape)
+    args = (ones, x, *args[2:]) if operator.maps == 2 else (x, *args[1:])
     out = check(operator, args, place)
     if operator.name != "depthwise_gram":
         assert out[0].is_contiguous(memory_format=preferred_layout(x))
@@ -100,6 +101,7 @@ def test_empty(operator, shape, layout, place):
     else:
         halved = operator.name in ("gelu_gate", "gated_depthwise_conv3x3")
         assert out[0].shape == (shape[0], shape[1] // (2 if halved else 1), *shape[2:])
+        assert all(torch.equal(sums, torch.zeros_like(args[2])) for sums in out[1:])
 
 
 @everywhere
@@ -124,7 +126,8 @@ def test_a_picture_does_not_depend_on_its_batch(operator, layout, place):
     whole = run(operator.name, args, place)
     maps = zip(*(t.split(1) for t in args[: operator.maps]), strict=True)
     parts = [run(operator.name, (*of_picture, *args[operator.maps :]), place) for of_picture in maps]
-    for ours, of_parts in zip(whole, zip(*parts, strict=True), strict=True):
+    gradients = operator.maps == 2  # those of weights are sums over the batch
+    for ours, *of_parts in list(zip(whole, *parts, strict=True))[: 1 if gradients else None]:
         assert torch.equal(ours, torch.cat(of_parts))
 
 
@@ -164,7 +167,7 @@ def test_a_large_mean_does_not_cost_the_variance_its_digits(layout, place):
 
 @everywhere
 @every_layout
-@pytest.mark.parametrize("operator, reach", [(OPERATORS[0], 0), (OPERATORS[3], 1)], ids=named)
+@pytest.mark.parametrize("operator, reach", [(OPERATORS[0], 0), (OPERATORS[4], 1)], ids=named)
 def test_not_a_number_stays_near_its_pixel(operator, reach, layout, place):
     x, *rest = example(operator, torch.float32, layout, place)
     x[0, 3, 4, 5] = float("nan")

@@ -39,8 +39,7 @@ def layer_norm2d(
         (float64 for float64), and each element is rounded to the dtype once.
 
     Differentiable in ``x``, ``weight`` and ``bias``; only ``x`` and ``weight`` are kept for the backward pass, which
-    forms the statistics again: in one native pass on the CPU, in plain torch elsewhere. Autocast changes nothing: the
-    operator runs in the dtype of ``x``.
+    forms the statistics again. Autocast changes nothing: the operator runs in the dtype of ``x``.
 
     Where the native library is not loaded, or a device has no kernel, the result is that of
     :func:`aicr_ext.ops.reference.layer_norm2d_reference`.
@@ -78,7 +77,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
     arguments = (grad, x, weight, ctx.bias_dtype is not None, ctx.subtract_mean, ctx.eps)
     # Gradients that are differentiated again have to consist of operations that have derivatives.
-    if torch.is_grad_enabled() or not has_kernel(x.device.type, cuda=False):
+    if torch.is_grad_enabled() or not has_kernel(x.device.type):
         grad_x, grad_weight, grad_bias = layer_norm2d_backward_reference(*arguments)
     else:
         grad_x, grad_weight, grad_bias = torch.ops.aicr_ext.layer_norm2d_backward(*arguments)

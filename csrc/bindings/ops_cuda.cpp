@@ -21,4 +21,5 @@ AICR_CUDA_KERNELS(library) {
   library.impl("integer_linear", TORCH_BOX(&aicr::integer_linear_cuda));
   library.impl("integer_sum", TORCH_BOX(&aicr::integer_sum_cuda));
   library.impl("layer_norm2d", TORCH_BOX(&aicr::layer_norm2d_cuda));
+  library.impl("layer_norm2d_backward", TORCH_BOX(&aicr::layer_norm2d_backward_cuda));
 }
