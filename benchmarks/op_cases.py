@@ -11,7 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aicr_ext.ops import decoupled_attention, gated_depthwise_conv3x3, gelu_gate, layer_norm2d, pointwise_convolution
+from aicr_ext.ops import (
+    decoupled_attention,
+    depthwise_gram,
+    fold_channel_attention,
+    gated_depthwise_conv3x3,
+    gelu_gate,
+    layer_norm2d,
+    pointwise_convolution,
+)
 from aicr_ext.ops import reference as plain
 from aicr_ext.ops.blocks import (
     composed_gated_convolutions,
@@ -19,7 +27,7 @@ from aicr_ext.ops.blocks import (
     composed_transposed_attention,
 )
 
-__all__ = ["BLOCK_CHANNELS", "CASES", "LAYOUTS", "QUICK_CASES", "Case", "in_layout"]
+__all__ = ["BLOCK_CHANNELS", "CASES", "CUDA_CASES", "LAYOUTS", "QUICK_CASES", "Case", "in_layout"]
 
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 #: Widths of aicr-s, aicr-t, aicr-l and Restormer.
@@ -35,15 +43,17 @@ class Case:
     Attributes:
         native, reference: the operator and its definition, functions of the same tensors.
         sizes: of these tensors; None for one that is not given.
+        prepare: makes what the operator asks for of what was drawn.
         layouts: of the maps, in which the operator is measured; the definition is in all.
     """
 
     op: str
     shape: Shape
-    native: Callable[..., Tensor]
-    reference: Callable[..., Tensor]
+    native: Callable[..., Tensor | tuple[Tensor, ...]]
+    reference: Callable[..., Tensor | tuple[Tensor, ...]]
     sizes: tuple[tuple[int, ...] | None, ...]
     layouts: tuple[str, ...] = tuple(LAYOUTS)
+    prepare: Callable[..., tuple[Tensor | None, ...]] = lambda *drawn: drawn
 
     def arguments(self, dtype: torch.dtype, device: str) -> tuple[Tensor | None, ...]:
         """Always the same values; weights so small that the result is about as large as the maps."""
@@ -55,7 +65,7 @@ class Case:
                 t *= math.prod(size[1:]) ** -0.5
             return t.to(device, dtype)
 
-        return tuple(None if size is None else draw(size) for size in self.sizes)
+        return self.prepare(*(None if size is None else draw(size) for size in self.sizes))
 
 
 def in_layout(args: tuple[Tensor | None, ...], layout: str) -> tuple[Tensor | None, ...]:
@@ -85,6 +95,27 @@ def gated_depthwise_conv3x3_case(shape: Shape) -> Case:
 
 def gelu_gate_case(shape: Shape) -> Case:
     return Case("gelu_gate", shape, gelu_gate, plain.gelu_gate_reference, (shape,))
+
+
+def depthwise_gram_case(shape: Shape, groups: int = 4) -> Case:
+    native, reference = (
+        partial(op, bias=None, groups=groups) for op in (depthwise_gram, plain.depthwise_gram_reference)
+    )
+    return Case("depthwise_gram", shape, native, reference, (shape, (shape[1], 1, 3, 3)))
+
+
+def fold_channel_attention_case(channels: int, groups: int = 4) -> Case:
+    """Of one picture: scores and norms as sums over a few pixels give them, in float32."""
+    depth = channels // groups
+    shape = (1, groups, depth, depth)
+    sizes = (shape, (1, groups, depth), (1, groups, depth), (groups,), (channels, channels, 1, 1))
+
+    def prepare(scores: Tensor, q_norm: Tensor, k_norm: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        return scores.float(), q_norm.float().abs() + 1, k_norm.float().abs() + 1, *weights
+
+    definition = plain.fold_channel_attention_reference
+    one = ("channels_last",)
+    return Case("fold_channel_attention", shape, fold_channel_attention, definition, sizes, one, prepare)
 
 
 def pointwise_convolution_case(shape: Shape) -> Case:
@@ -140,6 +171,11 @@ CASES = [
     *(gelu_gate_case((b, 4 * c, h, w)) for b, c, h, w in SHAPES),
     *map(pointwise_convolution_case, SHAPES),
     *(case for c in BLOCK_CHANNELS for case in block_cases(map_of(c))),
+]
+#: Operators without a CPU kernel.
+CUDA_CASES = [
+    *(depthwise_gram_case((b, 2 * c, h, w)) for b, c, h, w in SHAPES),
+    *(fold_channel_attention_case(c) for _, c, _, _ in SHAPES),
 ]
 #: One small shape of every operator.
 _SMALL: Shape = (1, 32, 24, 40)

@@ -10,10 +10,12 @@ run, in turns.
   The roofs are copies of several sizes, of which the nearest counts, and the product of two large matrices in the dtype
   (:mod:`aicr_ext.profiling.roofs`).
 * MiB is the most memory that a forward call holds beside its arguments.
-* The error is the largest against the definition in float64, next to that of eager PyTorch in the same dtype.
+* The error is the largest against the definition in float64, next to that of eager PyTorch in the same dtype; of an
+  operator with several results it is that of the first.
 * The backward columns are about the gradients of all arguments, after one forward pass.
 
-With ``--threads 1`` all times are processor time, to which other programs on the machine add nothing.
+Operators without a CPU kernel are measured on a GPU only. With ``--threads 1`` all times are processor time, to which
+other programs on the machine add nothing.
 """
 
 from __future__ import annotations
@@ -30,30 +32,39 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from aicr_ext.profiling import Roofs, measure_roofs
 
-from .op_cases import CASES, LAYOUTS, QUICK_CASES, Case, in_layout
+from .op_cases import CASES, CUDA_CASES, LAYOUTS, QUICK_CASES, Case, in_layout
 from .timing import circumstances, measure_together, print_table, write_csv
 
 Arguments = tuple[Tensor | None, ...]
+
+
+def tensors(out: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (out,) if isinstance(out, Tensor) else out
 
 
 def largest(x: Tensor) -> float:
     return x.abs().max().item()
 
 
-def backward(function: Callable[..., Tensor], args: Arguments) -> Callable[[], object]:
-    """A call that computes the gradients of all arguments from a fixed one of the result."""
+def backward(function: Callable[..., Tensor | tuple[Tensor, ...]], args: Arguments) -> Callable[[], object]:
+    """A call that computes the gradients of all arguments from fixed ones of the results."""
     placed = [None if a is None else a.detach().requires_grad_() for a in args]
     leaves = [a for a in placed if a is not None]
-    out = function(*placed)
-    grad = torch.empty_like(out).copy_(torch.randn(out.shape, generator=torch.Generator().manual_seed(1)))
-    return lambda: torch.autograd.grad(out, leaves, grad, retain_graph=True)
+    out = tensors(function(*placed))
+    generator = torch.Generator().manual_seed(1)
+    grads = [torch.empty_like(t).copy_(torch.randn(t.shape, generator=generator)) for t in out]
+    return lambda: torch.autograd.grad(out, leaves, grads, retain_graph=True)
 
 
 @torch.no_grad()
 def largest_errors(case: Case, maps: Sequence[Arguments]) -> list[tuple[float, float]]:
     """For each layout the largest error of the operator and of eager PyTorch, against float64."""
-    exact = case.reference(*(None if a is None else a.double() for a in maps[0]))
-    return [(largest(case.native(*a).double() - exact), largest(case.reference(*a).double() - exact)) for a in maps]
+    exact = tensors(case.reference(*(None if a is None else a.double() for a in maps[0])))[0]
+
+    def error(call: Callable[..., Tensor | tuple[Tensor, ...]], args: Arguments) -> float:
+        return largest(tensors(call(*args))[0].double() - exact)
+
+    return [(error(case.native, a), error(case.reference, a)) for a in maps]
 
 
 @torch.no_grad()
@@ -114,7 +125,7 @@ def run(case: Case, dtype: torch.dtype, device: str, seconds: float, compiled: b
     with torch.no_grad():
         forward = measure_together(calls, **clock)
         given = [a for a in args if a is not None]
-        moved = sum(a.nbytes for a in (*given, case.native(*args)))
+        moved = sum(a.nbytes for a in (*given, *tensors(case.native(*args))))
     ways = [*((case.reference, placed) for placed in maps.values()), *((case.native, placed) for placed in own)]
     gradients = measure_together([backward(*way) for way in ways], **clock)
     flops = operations(case)
@@ -156,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="one small shape of every operator: to see that it runs")
     parser.add_argument("--csv", help="also write the table to this file")
     options = parser.parse_args(argv)
-    cases = QUICK_CASES if options.quick else CASES
+    cases = [*(QUICK_CASES if options.quick else CASES), *(CUDA_CASES if options.device == "cuda" else [])]
     known = list(dict.fromkeys(case.op for case in cases))
     if unknown := set(options.ops or ()) - set(known):
         parser.error(f"no operator {', '.join(sorted(unknown))}; there are {', '.join(known)}")

@@ -10,6 +10,8 @@ from aicr_ext.ops.blocks import (
     transposed_attention,
 )
 from aicr_ext.ops.decoupled_attention import decoupled_attention
+from aicr_ext.ops.depthwise_gram import depthwise_gram
+from aicr_ext.ops.fold_channel_attention import fold_channel_attention
 from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
 from aicr_ext.ops.gelu import gelu
 from aicr_ext.ops.gelu_gate import gelu_gate
@@ -20,6 +22,8 @@ __all__ = [
     "Norm",
     "channel_attention",
     "decoupled_attention",
+    "depthwise_gram",
+    "fold_channel_attention",
     "gated_convolutions",
     "gated_depthwise_conv3x3",
     "gated_feed_forward",

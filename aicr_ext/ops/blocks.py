@@ -26,6 +26,8 @@ from torch import Tensor
 
 from aicr_ext.ops.block_arguments import channels_of, check_transposed_attention, expect_shape
 from aicr_ext.ops.decoupled_attention import decoupled_attention
+from aicr_ext.ops.depthwise_gram import depthwise_gram
+from aicr_ext.ops.fold_channel_attention import fold_channel_attention
 from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
 from aicr_ext.ops.kernels import has_kernel
 from aicr_ext.ops.layer_norm2d import layer_norm2d
@@ -252,25 +254,41 @@ def composed_transposed_attention(
             out = out + project_out_bias.to(low)
         return out.unflatten(1, v.shape[2:]).permute(0, 3, 1, 2)
 
-    if context is None:
-        sums = [
-            gram(*pixels(project(block, keep, slice(0, 2 * c))).split(c, 2), groups)
-            for block, keep, _ in strips(x, 2 * c, reach)
-        ]
+    def score_sums(x: Tensor, context: Tensor | None) -> list[Tensor]:
+        if context is None:
+            sums = [
+                gram(*pixels(project(block, keep, slice(0, 2 * c))).split(c, 2), groups)
+                for block, keep, _ in strips(x, 2 * c, reach)
+            ]
+        else:
+            sums = [
+                gram(pixels(project(of_x, keep, slice(0, c))), pixels(project(of_other, keep, slice(c, 2 * c))), groups)
+                for (of_x, keep, _), (of_other, _, _) in zip(
+                    strips(x, 2 * c, reach), strips(context, 2 * c, reach), strict=True
+                )
+            ]
+        return [sum(parts[1:], parts[0]) for parts in zip(*sums, strict=True)]
+
+    if context is None and qkv_dwconv is not None and scale is None and has_channel_kernels(x):
+        both = slice(0, 2 * c)
+        seen = normed(x, norm, norm_bias, subtract_mean, eps).to(low)
+        qk = pointwise_convolution(seen, qkv[both], _part(qkv_bias, both))
+        scores = depthwise_gram(qk, qkv_dwconv[both], _part(qkv_dwconv_bias, both), groups=groups)
+        factors = scores[0].new_ones(groups) if temperature is None else temperature
+        folded = fold_channel_attention(*scores, factors, project_out)
     else:
-        sums = [
-            gram(pixels(project(of_x, keep, slice(0, c))), pixels(project(of_context, keep, slice(c, 2 * c))), groups)
-            for (of_x, keep, _), (of_context, _, _) in zip(
-                strips(x, 2 * c, reach), strips(context, 2 * c, reach), strict=True
-            )
-        ]
-    sums = [sum(parts[1:], parts[0]) for parts in zip(*sums, strict=True)]
-    attention = score_map(*sums, temperature, scale)
-    folded = fold_attention(attention, project_out).transpose(1, 2).to(low)
+        sums = score_sums(x, context)
+        folded = fold_attention(score_map(*sums, temperature, scale), project_out)
+    folded = folded.transpose(1, 2).to(low)
     if context is None:
         return over_strips(x, 2 * c, reach, value_branch, residual, overwrite)
     out = over_strips(context, 2 * c, reach, value_branch, residual=False)
     return x + out if residual else out
+
+
+def has_channel_kernels(x: Tensor) -> bool:
+    """Whether depthwise_gram and fold_channel_attention run natively on x; on the CPU strips in the cache do better."""
+    return x.device.type == "cuda" and has_kernel("cuda") and x.dtype != torch.float64
 
 
 def _part(bias: Tensor | None, part: slice) -> Tensor | None:

@@ -37,10 +37,10 @@ def gated_depthwise_conv3x3(
         (B, C, H, W) in the dtype and the memory layout of ``x``. Sums and gate are in float32 (float64 for float64),
         and each element is rounded to the dtype once.
 
-    Differentiable in all tensors; only they are kept for the backward pass, which convolves again. Autocast changes
-    nothing: the operator runs in the dtype of ``x``, and float32 weights may stay as they are. Where the native library
-    is not loaded, or a device has no kernel, the result is that of
-    :func:`aicr_ext.ops.reference.gated_depthwise_conv3x3_reference`.
+    Differentiable in all tensors; only they are kept for the backward pass, which convolves again: in one native pass
+    on the CPU, in plain torch elsewhere. Autocast changes nothing: the operator runs in the dtype of ``x``, and float32
+    weights may stay as they are. Where the native library is not loaded, or a device has no kernel, the result is that
+    of :func:`aicr_ext.ops.reference.gated_depthwise_conv3x3_reference`.
 
     Raises:
         RuntimeError: shapes, dtypes or devices other than these.
@@ -49,7 +49,7 @@ def gated_depthwise_conv3x3(
     if activation not in ("gelu", None):
         raise ValueError(f"activation must be 'gelu' or None, got {activation!r}")
     gelu = activation == "gelu"
-    if not has_kernel(x.device.type, cuda=False):
+    if not has_kernel(x.device.type):
         return gated_depthwise_conv3x3_reference(x, weight, bias, gelu)
     return torch.ops.aicr_ext.gated_depthwise_conv3x3(x, weight, bias, gelu)
 

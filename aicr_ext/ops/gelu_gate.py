@@ -38,7 +38,7 @@ def gelu_gate(x: Tensor) -> Tensor:
     Raises:
         RuntimeError: another number of dimensions, an odd number of channels, or another dtype.
     """
-    if not has_kernel(x.device.type, cuda=False):
+    if not has_kernel(x.device.type):
         return gelu_gate_reference(x)
     return torch.ops.aicr_ext.gelu_gate(x)
 
@@ -59,7 +59,7 @@ def _save_inputs(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
 def _backward(ctx: Any, grad: Tensor) -> Tensor:
     (x,) = ctx.saved_tensors
     # Gradients that are differentiated again have to consist of operations that have derivatives.
-    if torch.is_grad_enabled() or not has_kernel(x.device.type, cuda=False):
+    if torch.is_grad_enabled() or not has_kernel(x.device.type):
         return gelu_gate_backward_reference(grad, x)
     return torch.ops.aicr_ext.gelu_gate_backward(grad, x)
 

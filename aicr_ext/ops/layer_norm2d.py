@@ -47,7 +47,7 @@ def layer_norm2d(
     Raises:
         RuntimeError: shapes, dtypes or devices other than these; ``eps`` negative or not finite.
     """
-    if not has_kernel(x.device.type, cuda=False):
+    if not has_kernel(x.device.type):
         return layer_norm2d_reference(x, weight, eps, bias=bias, subtract_mean=subtract_mean)
     return torch.ops.aicr_ext.layer_norm2d(x, weight, bias, subtract_mean, eps)
 
@@ -77,7 +77,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
     arguments = (grad, x, weight, ctx.bias_dtype is not None, ctx.subtract_mean, ctx.eps)
     # Gradients that are differentiated again have to consist of operations that have derivatives.
-    if torch.is_grad_enabled() or not has_kernel(x.device.type, cuda=False):
+    if torch.is_grad_enabled() or not has_kernel(x.device.type):
         grad_x, grad_weight, grad_bias = layer_norm2d_backward_reference(*arguments)
     else:
         grad_x, grad_weight, grad_bias = torch.ops.aicr_ext.layer_norm2d_backward(*arguments)

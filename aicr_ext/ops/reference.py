@@ -15,6 +15,10 @@ from torch import Tensor
 __all__ = [
     "decoupled_attention_backward_reference",
     "decoupled_attention_reference",
+    "depthwise_gram_backward_reference",
+    "depthwise_gram_reference",
+    "fold_channel_attention_backward_reference",
+    "fold_channel_attention_reference",
     "gated_convolutions_reference",
     "gated_depthwise_conv3x3_backward_reference",
     "gated_depthwise_conv3x3_reference",
@@ -90,6 +94,88 @@ def decoupled_attention_backward_reference(
     )
 
 
+def depthwise_gram_reference(
+    qk: Tensor, weight: Tensor, bias: Tensor | None, groups: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Per group q k^T, and the sums of squares of q and k, over the pixels of the depthwise convolution of qk, as
+    :func:`aicr_ext.ops.depthwise_gram.depthwise_gram`.
+
+    The weights are taken in the dtype of ``qk``; the results are float32 (float64 for float64).
+    """
+    q, k = _queries_and_keys(_depthwise(qk, weight, bias), groups)
+    return _wide(q @ k.transpose(2, 3)), _wide(q).square().sum(3), _wide(k).square().sum(3)
+
+
+def depthwise_gram_backward_reference(
+    grads: Sequence[Tensor], qk: Tensor, weight: Tensor, bias: Tensor | None, groups: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of ``qk``, ``weight`` and ``bias`` (empty without one) from those of the three results: the convolution
+    again, then the derivatives."""
+    grad_scores, grad_q_norm, grad_k_norm = grads
+    q, k = _queries_and_keys(_depthwise(qk, weight, bias), groups)
+    low, doubled_q, doubled_k = grad_scores.to(q.dtype), 2 * grad_q_norm[..., None], 2 * grad_k_norm[..., None]
+    grad_q = _wide(low @ k) + doubled_q * q
+    grad_k = _wide(low.transpose(2, 3) @ q) + doubled_k * k
+    up = torch.stack([grad_q, grad_k], 1).to(qk.dtype).reshape(qk.shape)
+    return _depthwise_backward(up, qk, weight, bias)
+
+
+def fold_channel_attention_reference(
+    scores: Tensor, q_norm: Tensor, k_norm: Tensor, temperature: Tensor, project_out: Tensor
+) -> Tensor:
+    """W_out · blockdiag(A) with A = softmax(scores / (|q| |k|) · temperature), as
+    :func:`aicr_ext.ops.fold_channel_attention.fold_channel_attention`."""
+    attention = (scores * _inverse_norms(q_norm, k_norm) * temperature.to(scores.dtype).view(-1, 1, 1)).softmax(-1)
+    return (_projections(scores, project_out) @ attention).transpose(1, 2).flatten(2)
+
+
+def fold_channel_attention_backward_reference(
+    grad: Tensor, scores: Tensor, q_norm: Tensor, k_norm: Tensor, temperature: Tensor, project_out: Tensor
+) -> tuple[Tensor, ...]:
+    """Gradients of the five arguments, in the dtype of ``scores``."""
+    inverse, factor = _inverse_norms(q_norm, k_norm), temperature.to(scores.dtype).view(-1, 1, 1)
+    cosine = scores * inverse
+    attention = (cosine * factor).softmax(-1)
+    projections = _projections(scores, project_out)
+    grad = grad.unflatten(2, scores.shape[1:3]).transpose(1, 2)
+    grad_attention = projections.transpose(1, 2) @ grad
+    grad_logits = attention * (grad_attention - (grad_attention * attention).sum(-1, keepdim=True))
+    grad_cosine = grad_logits * factor
+    # d (1 / sqrt(n)) / dn = -1 / (2 n sqrt(n)), and 0 where n is below its least value.
+    half = -0.5 * grad_cosine * cosine
+    grad_q, grad_k = (
+        sums / norm.clamp_min(LEAST_NORM) * (norm >= LEAST_NORM)
+        for sums, norm in ((half.sum(3), q_norm), (half.sum(2), k_norm))
+    )
+    grad_temperature = (grad_logits * cosine).sum((0, 2, 3)).reshape(temperature.shape)
+    grad_out = (grad @ attention.transpose(2, 3)).sum(0).transpose(0, 1).reshape(project_out.shape)
+    return grad_cosine * inverse, grad_q, grad_k, grad_temperature, grad_out
+
+
+#: Sums of squares are at least this before their square roots divide: channels that are 0 have no direction.
+LEAST_NORM = 1e-24
+
+
+def _inverse_norms(q_norm: Tensor, k_norm: Tensor) -> Tensor:
+    """1 / (|q| |k|) for each pair, from sums of squares."""
+    q_inverse, k_inverse = (torch.rsqrt(norm.clamp_min(LEAST_NORM)) for norm in (q_norm, k_norm))
+    return q_inverse[..., :, None] * k_inverse[..., None, :]
+
+
+def _projections(scores: Tensor, project_out: Tensor) -> Tensor:
+    """The columns of (N, C, 1, 1) that belong to each group: (groups, N, C / groups)."""
+    return project_out.to(scores.dtype).flatten(1).unflatten(1, scores.shape[1:3]).transpose(0, 1)
+
+
+def _queries_and_keys(maps: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """The halves of (B, 2C, H, W) as (B, groups, C / groups, H W)."""
+    return maps.flatten(2).unflatten(1, (2, groups, maps.shape[1] // 2 // groups)).unbind(1)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def gated_depthwise_conv3x3_reference(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
     """GELU(a) ⊙ b, or a ⊙ b, for the halves a and b of the depthwise convolution of (B, 2C, H, W), as
     :func:`aicr_ext.ops.gated_depthwise_conv3x3.gated_depthwise_conv3x3`.
@@ -108,16 +194,25 @@ def gated_depthwise_conv3x3_backward_reference(
     up = torch.cat(
         [torch.ops.aten.gelu_backward(grad * b, a) if gelu else grad * b, grad * (F.gelu(a) if gelu else a)], 1
     )
+    return _depthwise_backward(up, x, weight, bias)
+
+
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    bias = None if bias is None else bias.to(x.dtype)
+    return F.conv2d(x, weight.to(x.dtype), bias, padding=1, groups=x.shape[1])
+
+
+def _depthwise_halves(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
+    return _depthwise(x, weight, bias).chunk(2, 1)
+
+
+def _depthwise_backward(up: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of ``x``, ``weight`` and ``bias`` (empty without one) from that of the convolution."""
     sizes, needs = (None, False) if bias is None else ([len(bias)], True)
     grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         up, x, weight.to(x.dtype), sizes, [1, 1], [1, 1], [1, 1], False, [0, 0], x.shape[1], [True, True, needs]
     )
     return grad_x, grad_weight, grad_bias if needs else x.new_empty(0)
-
-
-def _depthwise_halves(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
-    bias = None if bias is None else bias.to(x.dtype)
-    return F.conv2d(x, weight.to(x.dtype), bias, padding=1, groups=x.shape[1]).chunk(2, 1)
 
 
 def gelu_gate_reference(x: Tensor) -> Tensor:

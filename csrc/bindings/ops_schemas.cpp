@@ -1,14 +1,21 @@
 // The schema of every operator. The implementations are registered in ops_cpu.cpp and ops_cuda.cpp; shapes,
-// fake kernels, derivatives and FLOP formulas are registered in Python (aicr_ext/ops).
-#include <torch/csrc/stable/library.h>
+// fake kernels, derivatives and FLOP formulas are registered in Python (aicr_ext/ops), and so are the
+// definitions that run on the CPU where it has no kernel.
+#include "bindings/namespaces.hpp"
 
-STABLE_TORCH_LIBRARY(aicr_ext, library) {
+AICR_SCHEMAS(library) {
   library.def(
       "decoupled_attention(Tensor attn, Tensor value, Tensor weight_row, Tensor weight_col) -> Tensor");
   library.def(
       "decoupled_attention_backward(Tensor grad, Tensor attn, Tensor value, Tensor weight_row, Tensor "
       "weight_col)"
       " -> (Tensor, Tensor, Tensor, Tensor)");
+  library.def(
+      "depthwise_gram(Tensor qk, Tensor weight, Tensor? bias, int groups)"
+      " -> (Tensor scores, Tensor q_norm, Tensor k_norm)");
+  library.def(
+      "fold_channel_attention(Tensor scores, Tensor q_norm, Tensor k_norm, Tensor temperature, Tensor "
+      "project_out) -> Tensor");
   library.def("gated_depthwise_conv3x3(Tensor x, Tensor weight, Tensor? bias, bool gelu) -> Tensor");
   library.def(
       "gated_depthwise_conv3x3_backward(Tensor grad, Tensor x, Tensor weight, Tensor? bias, bool gelu)"

@@ -1,10 +1,10 @@
 // Host side of decoupled_attention on CUDA: checks, device, stream, launch. Never waits for the device.
 #include "cuda/decoupled_attention.hpp"
 
-#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/ops.h>
 
 #include "cuda/decoupled_attention.cuh"
+#include "host/cuda_feature_type.hpp"
 #include "host/cuda_stream.hpp"
 #include "host/decoupled_attention_check.hpp"
 #include "host/layout.hpp"
@@ -14,28 +14,10 @@ namespace aicr {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-namespace {
-
-FeatureType feature_type(ScalarType type) {
-  switch (type) {
-    case ScalarType::Float:
-      return FeatureType::kFloat32;
-    case ScalarType::BFloat16:
-      return FeatureType::kBFloat16;
-    case ScalarType::Half:
-      return FeatureType::kFloat16;
-    default:
-      STD_TORCH_CHECK(false, "decoupled_attention: attn must be float32, bfloat16 or float16 on CUDA, got ",
-                      type);
-  }
-}
-
-}  // namespace
-
 Tensor decoupled_attention_cuda(Tensor attn, Tensor value, Tensor weight_row, Tensor weight_col) {
   check_decoupled_attention(attn, value, weight_row, weight_col);
-  const FeatureType type = feature_type(attn.scalar_type());
-  const torch::stable::accelerator::DeviceGuard guard(attn.get_device_index());
+  const FeatureType type = cuda_feature_type("decoupled_attention", "attn", attn);
+  const CudaDeviceGuard guard(attn.get_device_index());
   const bool channels_last = prefers_channels_last(attn);
   const Tensor dense_attn = in_layout(attn, channels_last), dense_value = in_layout(value, channels_last);
   const Tensor row = torch::stable::contiguous(weight_row), col = torch::stable::contiguous(weight_col);

@@ -14,10 +14,11 @@
 // atomics.
 #include "cuda/decoupled_attention.cuh"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <climits>
+
+#include "cuda/gelu.cuh"
+#include "cuda/launch.cuh"
+#include "cuda/vectors.cuh"
 
 namespace aicr {
 namespace {
@@ -34,40 +35,6 @@ struct Planar {
   static constexpr int kChannels = 4, kColumns = kThreads / kChannels;
   static constexpr bool kPlanar = true;
 };
-
-__device__ __forceinline__ float to_float(float x) {
-  return x;
-}
-__device__ __forceinline__ float to_float(__nv_bfloat16 x) {
-  return __bfloat162float(x);
-}
-__device__ __forceinline__ float to_float(__half x) {
-  return __half2float(x);
-}
-template <typename T>
-__device__ __forceinline__ T from_float(float x);
-template <>
-__device__ __forceinline__ float from_float<float>(float x) {
-  return x;
-}
-template <>
-__device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
-  return __float2bfloat16_rn(x);
-}
-template <>
-__device__ __forceinline__ __half from_float<__half>(float x) {
-  return __float2half_rn(x);
-}
-
-__device__ __forceinline__ float gelu(float x) {
-  return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
-}
-
-template <typename T>
-__device__ __forceinline__ float weight_at(const void* weight, bool is_float32, int64_t index) {
-  return is_float32 ? static_cast<const float*>(weight)[index]
-                    : to_float(static_cast<const T*>(weight)[index]);
-}
 
 // How a shape is cut into blocks; the last axis of the grid is the only one.
 struct Tiling {
@@ -183,9 +150,8 @@ cudaError_t launch(const DecoupledAttentionCuda& a, cudaStream_t stream) {
   const Tiling tiling = make_tiling<Layout>(a);
   if (tiling.blocks == 0) return cudaSuccess;
   if (tiling.blocks > INT_MAX) return cudaErrorInvalidConfiguration;
-  decoupled_attention_kernel<T, K, Layout>
-      <<<static_cast<unsigned>(tiling.blocks), kThreads, 0, stream>>>(a, tiling);
-  return cudaGetLastError();
+  return AICR_LAUNCH((decoupled_attention_kernel<T, K, Layout>), static_cast<unsigned>(tiling.blocks),
+                     kThreads, 0, stream, a, tiling);
 }
 
 template <typename T, int K>

@@ -5,9 +5,9 @@
 
 #include <cstdint>
 
-namespace aicr {
+#include "cuda/feature_type.cuh"
 
-enum class FeatureType { kFloat32, kBFloat16, kFloat16 };
+namespace aicr {
 
 // Dense tensors of batch x channels x height x width, in memory channel-minor (channels_last) or as planes.
 struct DecoupledAttentionCuda {

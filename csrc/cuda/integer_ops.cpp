@@ -1,7 +1,6 @@
 // Host side of the integer operators on CUDA: checks, device, stream, launch. Never waits for the device.
 #include "cuda/integer_ops.hpp"
 
-#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/ops.h>
 
 #include "cuda/integer_ops.cuh"
@@ -13,10 +12,16 @@ namespace aicr {
 namespace {
 
 using torch::stable::contiguous;
-using torch::stable::accelerator::DeviceGuard;
 
 void check_launch(const char* op, cudaError_t error) {
   STD_TORCH_CHECK(error == cudaSuccess, op, ": ", cudaGetErrorString(error));
+}
+
+// Dense, and in memory where its pairs of int16 can be read as one number.
+Tensor dense_pairs(const Tensor& x) {
+  const Tensor dense = contiguous(x);
+  const auto address = reinterpret_cast<uintptr_t>(dense.const_data_ptr());
+  return address % (2 * sizeof(int16_t)) == 0 ? dense : torch::stable::clone(dense);
 }
 
 }  // namespace
@@ -24,8 +29,8 @@ void check_launch(const char* op, cudaError_t error) {
 Tensor integer_linear_cuda(Tensor x, Tensor weight, Tensor bias, Tensor shift, Tensor slope,
                            std::optional<Tensor> residual, std::optional<Tensor> residual_shift) {
   check_integer_linear(x, weight, bias, shift, slope, residual, residual_shift);
-  const DeviceGuard guard(x.get_device_index());
-  const Tensor dense_x = contiguous(x), dense_weight = contiguous(weight), dense_bias = contiguous(bias);
+  const CudaDeviceGuard guard(x.get_device_index());
+  const Tensor dense_x = dense_pairs(x), dense_weight = dense_pairs(weight), dense_bias = contiguous(bias);
   const Tensor dense_shift = contiguous(shift), dense_slope = contiguous(slope);
   Tensor out = with_channels(x, weight.size(1));
   IntegerLinearCuda task{};
@@ -51,7 +56,7 @@ Tensor integer_linear_cuda(Tensor x, Tensor weight, Tensor bias, Tensor shift, T
 
 Tensor integer_depthwise_cuda(Tensor x, Tensor weight, Tensor bias, Tensor shift) {
   check_integer_depthwise(x, weight, bias, shift);
-  const DeviceGuard guard(x.get_device_index());
+  const CudaDeviceGuard guard(x.get_device_index());
   const Tensor dense_x = contiguous(x), dense_weight = contiguous(weight), dense_bias = contiguous(bias);
   const Tensor dense_shift = contiguous(shift);
   Tensor out = torch::stable::empty_like(dense_x);
@@ -71,7 +76,7 @@ Tensor integer_depthwise_cuda(Tensor x, Tensor weight, Tensor bias, Tensor shift
 
 Tensor integer_sum_cuda(Tensor x) {
   check_halves("integer_sum", x);
-  const DeviceGuard guard(x.get_device_index());
+  const CudaDeviceGuard guard(x.get_device_index());
   const int64_t channels = x.size(x.dim() - 1) / 2;
   const Tensor dense = contiguous(x);
   Tensor out = with_channels(x, channels);
@@ -84,7 +89,7 @@ Tensor integer_sum_cuda(Tensor x) {
 Tensor integer_gate_cuda(Tensor x, int64_t shift) {
   check_halves("integer_gate", x);
   check_gate_shift(shift);
-  const DeviceGuard guard(x.get_device_index());
+  const CudaDeviceGuard guard(x.get_device_index());
   const int64_t channels = x.size(x.dim() - 1) / 2;
   const Tensor dense = contiguous(x);
   Tensor out = with_channels(x, channels);
@@ -97,7 +102,7 @@ Tensor integer_gate_cuda(Tensor x, int64_t shift) {
 
 Tensor integer_asinh_cuda(Tensor value, Tensor exponent, Tensor table) {
   check_integer_asinh(value, exponent, table);
-  const DeviceGuard guard(value.get_device_index());
+  const CudaDeviceGuard guard(value.get_device_index());
   const int64_t channels = value.size(value.dim() - 1);
   const Tensor dense = contiguous(value), dense_exponent = contiguous(exponent),
                dense_table = contiguous(table);

@@ -13,6 +13,7 @@
 #include <climits>
 
 #include "common/integer.hpp"
+#include "cuda/launch.cuh"
 
 namespace aicr {
 namespace {
@@ -143,16 +144,14 @@ cudaError_t launch_integer_linear(const IntegerLinearCuda& task, cudaStream_t st
   const int64_t blocks = ((task.rows + kTile - 1) / kTile) * ((task.outputs + kTile - 1) / kTile);
   if (blocks == 0) return cudaSuccess;
   if (blocks > INT_MAX) return cudaErrorInvalidConfiguration;
-  integer_linear_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(task);
-  return cudaGetLastError();
+  return AICR_LAUNCH(integer_linear_kernel, static_cast<unsigned>(blocks), kThreads, 0, stream, task);
 }
 
 cudaError_t launch_integer_depthwise(const IntegerDepthwiseCuda& task, cudaStream_t stream) {
   const int64_t blocks = blocks_for(task.height * task.width * task.channels);
   if (blocks == 0) return cudaSuccess;
   if (blocks > INT_MAX) return cudaErrorInvalidConfiguration;
-  integer_depthwise_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(task);
-  return cudaGetLastError();
+  return AICR_LAUNCH(integer_depthwise_kernel, static_cast<unsigned>(blocks), kThreads, 0, stream, task);
 }
 
 cudaError_t launch_integer_sum(int64_t pixels, int64_t channels, const int16_t* x, int16_t* out,
@@ -160,9 +159,8 @@ cudaError_t launch_integer_sum(int64_t pixels, int64_t channels, const int16_t* 
   const int64_t blocks = blocks_for(pixels * channels);
   if (blocks == 0) return cudaSuccess;
   if (blocks > INT_MAX) return cudaErrorInvalidConfiguration;
-  integer_sum_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(pixels * channels, channels, x,
-                                                                             out);
-  return cudaGetLastError();
+  return AICR_LAUNCH(integer_sum_kernel, static_cast<unsigned>(blocks), kThreads, 0, stream,
+                     pixels * channels, channels, x, out);
 }
 
 cudaError_t launch_integer_gate(int64_t pixels, int64_t channels, int32_t shift, const int16_t* x,
@@ -170,9 +168,8 @@ cudaError_t launch_integer_gate(int64_t pixels, int64_t channels, int32_t shift,
   const int64_t blocks = blocks_for(pixels * channels);
   if (blocks == 0) return cudaSuccess;
   if (blocks > INT_MAX) return cudaErrorInvalidConfiguration;
-  integer_gate_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(pixels * channels, channels,
-                                                                              shift, x, out);
-  return cudaGetLastError();
+  return AICR_LAUNCH(integer_gate_kernel, static_cast<unsigned>(blocks), kThreads, 0, stream,
+                     pixels * channels, channels, shift, x, out);
 }
 
 cudaError_t launch_integer_asinh(int64_t pixels, int64_t channels, const int32_t* value,
@@ -181,9 +178,8 @@ cudaError_t launch_integer_asinh(int64_t pixels, int64_t channels, const int32_t
   const int64_t blocks = blocks_for(pixels * channels);
   if (blocks == 0) return cudaSuccess;
   if (blocks > INT_MAX) return cudaErrorInvalidConfiguration;
-  integer_asinh_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(pixels * channels, channels,
-                                                                               value, exponent, table, out);
-  return cudaGetLastError();
+  return AICR_LAUNCH(integer_asinh_kernel, static_cast<unsigned>(blocks), kThreads, 0, stream,
+                     pixels * channels, channels, value, exponent, table, out);
 }
 
 }  // namespace aicr

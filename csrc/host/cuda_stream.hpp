@@ -1,4 +1,5 @@
-// The CUDA stream that PyTorch works on at the moment.
+// The CUDA device and stream that PyTorch works on at the moment. Where kernels run on the host
+// (docs/cuda.md) there are neither.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -10,6 +11,20 @@
 #include <torch/headeronly/util/Exception.h>
 
 namespace aicr {
+
+#if defined(AICR_EMULATION)
+
+struct CudaDeviceGuard {
+  explicit CudaDeviceGuard(int32_t) {}
+};
+
+inline cudaStream_t current_cuda_stream(int32_t) {
+  return nullptr;
+}
+
+#else
+
+using CudaDeviceGuard = torch::stable::accelerator::DeviceGuard;
 
 // The function is looked up in the libtorch_cuda that is loaded, instead of linked: this library then loads
 // beside a torch without CUDA too. (Stream::nativeHandle() of the stable ABI would do, but exists only from
@@ -27,5 +42,7 @@ inline cudaStream_t current_cuda_stream(int32_t device) {
                   device);
   return static_cast<cudaStream_t>(stream);
 }
+
+#endif
 
 }  // namespace aicr

@@ -1,0 +1,13 @@
+#pragma once
+
+#include <optional>
+
+#include <torch/csrc/stable/tensor.h>
+
+namespace aicr {
+
+// See aicr_ext/ops/gated_depthwise_conv3x3.py for the arguments.
+torch::stable::Tensor gated_depthwise_conv3x3_cuda(torch::stable::Tensor x, torch::stable::Tensor weight,
+                                                   std::optional<torch::stable::Tensor> bias, bool gelu);
+
+}  // namespace aicr
