@@ -8,6 +8,7 @@ from pathlib import Path
 import attention_cases
 import integer_cases
 import pytest
+import rans_cases
 import torch
 from emulation import SEEDS, emulated, launches, requires_emulation, seeded
 from op_cases import LAYOUTS, VIEWS, assert_no_worse
@@ -27,6 +28,13 @@ def calls():
     yield "decoupled_attention", attention_cases.arguments((1, 3, 5, 6))
     for name in sorted({name for name, _ in integer_cases.cases()}):
         yield name, filled(name, next(given for case, given in integer_cases.cases() if case == name))
+    batch = rans_cases.even([140], 2)
+    yield "rans_encode", (batch.symbols, batch.index, batch.tables, batch.splits, 0)
+    data, ends = batch.encode()
+    state = emulated("rans_decode_begin")(data, ends)
+    yield "rans_decode_begin", (data, ends)
+    yield "rans_decode_step", (state, data, batch.index[0], batch.tables[0], batch.splits[0])
+    yield "rans_decode_end", (state, data)
 
 
 def filled(name, arguments):

@@ -2,6 +2,7 @@
 #include "bindings/namespaces.hpp"
 #include "cuda/decoupled_attention.hpp"
 #include "cuda/integer_ops.hpp"
+#include "cuda/rans_ops.hpp"
 
 AICR_CUDA_KERNELS(library) {
   library.impl("decoupled_attention", TORCH_BOX(&aicr::decoupled_attention_cuda));
@@ -10,4 +11,8 @@ AICR_CUDA_KERNELS(library) {
   library.impl("integer_gate", TORCH_BOX(&aicr::integer_gate_cuda));
   library.impl("integer_linear", TORCH_BOX(&aicr::integer_linear_cuda));
   library.impl("integer_sum", TORCH_BOX(&aicr::integer_sum_cuda));
+  library.impl("rans_decode_begin", TORCH_BOX(&aicr::rans_decode_begin_cuda));
+  library.impl("rans_decode_end", TORCH_BOX(&aicr::rans_decode_end_cuda));
+  library.impl("rans_decode_step", TORCH_BOX(&aicr::rans_decode_step_cuda));
+  library.impl("rans_encode", TORCH_BOX(&aicr::rans_encode_cuda));
 }
