@@ -128,7 +128,7 @@ def test_grids_and_blocks_are_limited():
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_warps(seed):
-    out = ints(96, 12)
+    out = ints(96, 16)
     with seeded(seed):
         assert self_test("warp", out=out) == ""
     for t in range(96):
@@ -148,9 +148,12 @@ def test_warps(seed):
             1,
             0,
             sum(range(96)) if t == 0 else 0,
+            sum(lanes),
+            2**32 - 1,
+            100 - lanes[-1],
+            100 - lanes[0],
         ]
-        assert [number % 2**32 for number in out[t].tolist()][:11] == expected[:11], t
-    assert out[0, 11] == sum(range(96))
+        assert [number % 2**32 for number in out[t].tolist()] == expected, t
 
 
 def test_coordinates():
@@ -215,5 +218,5 @@ def test_rounding(dtype):
 
 def test_launches_are_counted():
     before = launches().get("warp_kernel", 0)
-    assert self_test("warp", out=ints(96, 12)) == ""
+    assert self_test("warp", out=ints(96, 16)) == ""
     assert launches()["warp_kernel"] == before + 1

@@ -9,6 +9,7 @@ import attention_cases
 import cuda_cases
 import integer_cases
 import pytest
+import rans_cases
 import torch
 from emulation import SEEDS, emulated, launches, requires_emulation, seeded
 from op_cases import LAYOUTS, VIEWS, assert_no_worse
@@ -32,6 +33,13 @@ def calls():
         for layout in LAYOUTS:
             yield operator.name, cuda_cases.example(operator, torch.float32, layout, "emulated")
     yield "fold_channel_attention", cuda_cases.fold_arguments()
+    batch = rans_cases.even([140], 2)
+    yield "rans_encode", (batch.symbols, batch.index, batch.tables, batch.splits, 0)
+    data, ends = batch.encode()
+    state = emulated("rans_decode_begin")(data, ends)
+    yield "rans_decode_begin", (data, ends)
+    yield "rans_decode_step", (state, data, batch.index[0], batch.tables[0], batch.splits[0])
+    yield "rans_decode_end", (state, data)
 
 
 def filled(name, arguments):

@@ -6,12 +6,12 @@ import math
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from coder_cases import decode, draw, encode, mixed_tables, tables_of
+from coder_cases import decode, encode, tables_of
+from rans_cases import RAGGED, SETS, Batch, as_list, even
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from aicr_ext import _native, errors
@@ -21,49 +21,6 @@ from aicr_ext.ops.kernels import plain_torch
 from aicr_ext.ops.rans import even_splits, raise_fault
 
 pytestmark = pytest.mark.skipif(not _native.HAS_OPS, reason="native operators not built")
-
-SETS = (mixed_tables(), gaussian_tables())
-
-
-class Batch:
-    """Segments of drawn symbols, with splits."""
-
-    def __init__(self, splits: list[list[int]], seed: int = 0, escapes: float = 0.02) -> None:
-        rng = np.random.default_rng(seed)
-        self.sets = [SETS[g % 2] for g in range(len(splits))]
-        drawn = [draw(rng, tables, cuts[-1], escapes) for tables, cuts in zip(self.sets, splits, strict=True)]
-        self.symbols, self.index = ([torch.from_numpy(part) for part in parts] for parts in zip(*drawn, strict=True))
-        self.tables = [tables.tensor for tables in self.sets]
-        self.splits = [torch.tensor(cuts) for cuts in splits]
-        self.streams = len(splits[0]) - 1
-
-    def encode(self, lanes: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-        return rans.rans_encode(self.symbols, self.index, self.tables, self.splits, lanes)
-
-    def decode(self, data: torch.Tensor, ends: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Symbols of all segments, and how the streams ended."""
-        state = rans.rans_decode_begin(data, ends)
-        steps = zip(self.index, self.tables, self.splits, strict=True)
-        symbols = [rans.rans_decode_step(state, data, *step) for step in steps]
-        return symbols, rans.rans_decode_end(state, data)
-
-    def parts(self, stream: int) -> list[tuple[np.ndarray, np.ndarray, object]]:
-        """What one stream holds: symbols, index and tables of its part of each segment."""
-        own = [slice(*cuts[stream : stream + 2].tolist()) for cuts in self.splits]
-        columns = zip(self.symbols, self.index, self.sets, own, strict=True)
-        return [(symbols[o].numpy(), index[o].numpy(), tables) for symbols, index, tables, o in columns]
-
-
-def even(sizes: list[int], streams: int) -> Batch:
-    return Batch([even_splits(size, streams).tolist() for size in sizes], seed=streams)
-
-
-RAGGED = [[0, 700, 700, 701, 5000, 5003], [0, 0, 0, 0, 0, 0], [0, 0, 31, 31, 31, 1200]]
-
-
-def as_list(data: torch.Tensor, ends: torch.Tensor) -> list[bytes]:
-    starts = [0, *ends.tolist()]
-    return [data[a:b].numpy().tobytes() for a, b in pairwise(starts)]
 
 
 @pytest.mark.parametrize("lanes", [0, 8, 32])

@@ -1,8 +1,13 @@
 """The entropy coder on tensors: many streams, of one picture or of several, coded side by side.
 
 ``docs/bitstream.md`` describes the bytes of a stream. A call takes *segments*, each of which all streams share: stream
-s has the symbols ``splits[s]`` to ``splits[s + 1]`` of it, any number of them or none. The threads of torch share the
-streams; the bytes do not depend on their number.
+s has the symbols ``splits[s]`` to ``splits[s + 1]`` of it, any number of them or none. The threads of torch, or the
+warps of a GPU, share the streams; the bytes do not depend on their number.
+
+On CUDA decoding never waits for the device. What is wrong with numbers in its memory (``ends``, ``splits``,
+``tables``, ``index``, a state) is then no error of the call but a fault of the streams it concerns, for which
+:func:`raise_fault` raises ``ValueError``. Encoding waits once, for the size of its result, and raises errors as on the
+CPU.
 
 Decoding goes on segment by segment, because the tables of the next may depend on the symbols of the last:
 
@@ -143,6 +148,7 @@ def raise_fault(faults: Tensor, names: Sequence[str] | None = None) -> None:
 
     Raises:
         TruncatedError, FormatError, ChecksumError: as from :class:`aicr_ext.codec.rans.Decoder`.
+        ValueError: an argument of a call on CUDA was wrong.
     """
     numbers = faults.tolist()
     stream = next((s for s, number in enumerate(numbers) if number), None)
@@ -150,7 +156,8 @@ def raise_fault(faults: Tensor, names: Sequence[str] | None = None) -> None:
         return
     kind, text = _native.require_C().stream_faults()[numbers[stream]]
     name = names[stream] if names is not None else stream_name(stream, len(numbers))
-    raise getattr(errors, kind)(f"{name}: {text}" if name else text)
+    error = ValueError if kind == "ValueError" else getattr(errors, kind)
+    raise error(f"{name}: {text}" if name else text)
 
 
 def stream_name(stream: int, streams: int) -> str:
@@ -160,8 +167,10 @@ def stream_name(stream: int, streams: int) -> str:
 
 def _call(name: str, first: Tensor, *arguments: object):
     device = first.device.type
-    if not has_kernel(device, cuda=False):
-        raise errors.NativeLibraryError(f"{name} has no kernel for {device!r} here; it has one for the CPU, in _ops")
+    if not has_kernel(device):
+        raise errors.NativeLibraryError(
+            f"{name} has no kernel for {device!r} here; there are kernels for the CPU, in _ops, and for CUDA, in _cuda"
+        )
     return getattr(torch.ops.aicr_ext, name)(*arguments)
 
 

@@ -83,6 +83,8 @@ const char* python_name(StreamErrorKind kind) {
       return "TruncatedError";
     case StreamErrorKind::kChecksum:
       return "ChecksumError";
+    case StreamErrorKind::kArgument:
+      return "ValueError";
     case StreamErrorKind::kFormat:
       break;
   }

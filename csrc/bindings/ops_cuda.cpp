@@ -7,6 +7,7 @@
 #include "cuda/gelu_gate.hpp"
 #include "cuda/integer_ops.hpp"
 #include "cuda/layer_norm2d.hpp"
+#include "cuda/rans_ops.hpp"
 
 AICR_CUDA_KERNELS(library) {
   library.impl("decoupled_attention", TORCH_BOX(&aicr::decoupled_attention_cuda));
@@ -22,4 +23,8 @@ AICR_CUDA_KERNELS(library) {
   library.impl("integer_sum", TORCH_BOX(&aicr::integer_sum_cuda));
   library.impl("layer_norm2d", TORCH_BOX(&aicr::layer_norm2d_cuda));
   library.impl("layer_norm2d_backward", TORCH_BOX(&aicr::layer_norm2d_backward_cuda));
+  library.impl("rans_decode_begin", TORCH_BOX(&aicr::rans_decode_begin_cuda));
+  library.impl("rans_decode_end", TORCH_BOX(&aicr::rans_decode_end_cuda));
+  library.impl("rans_decode_step", TORCH_BOX(&aicr::rans_decode_step_cuda));
+  library.impl("rans_encode", TORCH_BOX(&aicr::rans_encode_cuda));
 }

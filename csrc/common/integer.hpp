@@ -3,11 +3,7 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define AICR_HOST_DEVICE __host__ __device__
-#else
-#define AICR_HOST_DEVICE
-#endif
+#include "common/host_device.hpp"
 
 namespace aicr {
 

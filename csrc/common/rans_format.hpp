@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "common/host_device.hpp"
+
 namespace aicr {
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
@@ -36,7 +38,7 @@ constexpr int kMaxGroup = kRounds * kWideLanes;
 constexpr int kStateSpare =
     15;  // bits by which a state may exceed kStateLow and still be below 2 * kStateLow
 constexpr int kChecksumLanes = 3;
-constexpr uint32_t last_state(uint32_t crc, int lane) {
+AICR_HOST_DEVICE constexpr uint32_t last_state(uint32_t crc, int lane) {
   return kStateLow + (lane < kChecksumLanes ? crc >> (kStateSpare * lane) & (kStateLow - 1) : 0);
 }
 

@@ -18,27 +18,11 @@
 #include "common/rans_format.hpp"
 #include "common/rans_kernels.hpp"
 #include "common/rans_scalar.hpp"
+#include "common/rans_state.hpp"
 #include "common/rans_tables.hpp"
 #include "common/stream_error.hpp"
 
 namespace aicr {
-
-// A stream between two steps. Offsets count bytes from the start of the memory that the stream lies in, bits
-// from the start of their section, so that a copy of both decodes on wherever it is, on any device.
-struct StreamState {
-  uint32_t lanes[kWideLanes];  // their states
-  int64_t word;                // offset of the next
-  int64_t words_end;           // where the raw section begins
-  int64_t raw_end;             // where the escape section begins
-  int64_t end;
-  int64_t raw_bit;  // the next
-  int64_t escape_bit;
-  uint32_t crc;        // of the symbols so far
-  int32_t lane_count;  // 8 or 32
-  StreamFault fault;   // what was found wrong; the rest then means nothing
-  int32_t padding;
-};
-static_assert(sizeof(StreamState) == 192 && alignof(StreamState) == 8, "rows of a tensor of 48 int32");
 
 // Reads the header of the stream between the offsets begin and end. Throws StreamError.
 inline StreamState open_stream(const uint8_t* data, size_t begin, size_t end) {
@@ -62,17 +46,6 @@ inline StreamState open_stream(const uint8_t* data, size_t begin, size_t end) {
   state.raw_end = state.words_end + static_cast<int64_t>(raw_bytes);
   state.end = static_cast<int64_t>(end);
   return state;
-}
-
-// Whether a state of unknown origin leads to no access outside of `size` bytes.
-inline bool is_safe(const StreamState& state, int64_t size) {
-  if (state.lane_count != kNarrowLanes && state.lane_count != kWideLanes) return false;
-  const auto in_range = [](uint32_t x) { return x >= kStateLow && x < kStateHigh; };
-  return std::all_of(state.lanes, state.lanes + state.lane_count, in_range) && 0 <= state.word &&
-         state.word <= state.words_end && state.words_end <= state.raw_end && state.raw_end <= state.end &&
-         state.end <= size && 0 <= state.raw_bit && 0 <= state.escape_bit &&
-         state.raw_bit <= 8 * (state.raw_end - state.words_end) &&
-         state.escape_bit <= 8 * (state.end - state.raw_end);
 }
 
 class RansReader {

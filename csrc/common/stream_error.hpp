@@ -11,6 +11,7 @@ enum class StreamErrorKind {
   kTruncated,  // the bytes end before the symbols do, or go on after them
   kChecksum,   // everything could be read, but the symbols are not those that were written
   kFormat,     // a field holds a value no encoder writes
+  kArgument,   // the caller's mistake, found where he cannot be told at once
 };
 
 // Numbers instead of texts, so that a decoder on any device can leave them where its caller looks for them.
@@ -29,6 +30,11 @@ enum class StreamFault : int32_t {
   kFailedBefore,
   kLastState,
   kSymbols,
+  kEnds,
+  kState,
+  kSplits,
+  kTables,
+  kIndex,
 };
 
 struct StreamFaultInfo {
@@ -54,9 +60,15 @@ constexpr StreamFaultInfo kStreamFaults[] = {
     {StreamErrorKind::kChecksum,
      "a lane of the coded stream does not end in a state that an encoder begins with"},
     {StreamErrorKind::kChecksum, "the decoded symbols do not match their CRC-32C"},
+    {StreamErrorKind::kArgument, "ends must rise and be at most the length of data"},
+    {StreamErrorKind::kArgument, "state is not one that rans_decode_begin makes of this data"},
+    {StreamErrorKind::kArgument,
+     "splits must be positions that rise from 0 to the length of the segment, one more than streams"},
+    {StreamErrorKind::kArgument, "tables must be the numbers of a table set, as TableSet.tensor gives them"},
+    {StreamErrorKind::kArgument, "index must be below the number of tables"},
 };
 constexpr size_t kStreamFaultCount = sizeof(kStreamFaults) / sizeof(kStreamFaults[0]);
-static_assert(kStreamFaultCount == static_cast<size_t>(StreamFault::kSymbols) + 1, "one text for each fault");
+static_assert(kStreamFaultCount == static_cast<size_t>(StreamFault::kIndex) + 1, "one text for each fault");
 
 constexpr const StreamFaultInfo& info_of(StreamFault fault) {
   return kStreamFaults[static_cast<size_t>(fault)];

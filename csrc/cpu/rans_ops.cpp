@@ -33,10 +33,7 @@ std::vector<int64_t> read_splits(const char* op, const Tensor& splits, int64_t s
   const int64_t* const at = dense.const_data_ptr<int64_t>();
   bool rising = dense.numel() == streams + 1 && at[0] == 0 && at[streams] == count;
   for (int64_t s = 0; rising && s < streams; ++s) rising = at[s] <= at[s + 1];
-  if (!rising) {
-    refuse(op, ": splits must be ", streams + 1, " positions that rise from 0 to the length of the segment, ",
-           count);
-  }
+  if (!rising) refuse_splits(op, streams, count);
   return std::vector<int64_t>(at, at + dense.numel());
 }
 
@@ -61,9 +58,6 @@ void for_each_stream(int64_t streams, const Work& work) {
 
 // A state is a tensor that anybody may make and write to.
 void check_rows(const char* op, const StreamState* rows, int64_t streams, int64_t size) {
-  if (reinterpret_cast<uintptr_t>(rows) % alignof(StreamState) != 0) {
-    refuse(op, ": state must lie at a multiple of ", alignof(StreamState), " bytes");
-  }
   for (int64_t s = 0; s < streams; ++s) {
     const auto fault = static_cast<int64_t>(rows[s].fault);
     const bool known = 0 <= fault && fault < static_cast<int64_t>(kStreamFaultCount);
@@ -80,24 +74,10 @@ std::tuple<Tensor, Tensor> rans_encode_cpu(std::vector<Tensor> symbols, std::vec
                                            int64_t lanes) {
   const char* op = "rans_encode";
   const size_t segments = symbols.size();
-  if (segments == 0 || index.size() != segments || tables.size() != segments || splits.size() != segments) {
-    refuse(op, ": symbols, index, tables and splits must be lists of one length, at least 1, got ", segments,
-           ", ", index.size(), ", ", tables.size(), " and ", splits.size());
-  }
-  if (lanes != 0 && lanes != kNarrowLanes && lanes != kWideLanes) {
-    refuse(op, ": lanes must be 8, 32 or 0 (automatic), got ", lanes);
-  }
-  const int64_t streams = splits[0].dim() == 1 ? splits[0].numel() - 1 : -1;
-  if (streams < 1) refuse(op, ": splits must have one dimension and at least two positions");
+  const int64_t streams = check_encode(symbols, index, tables, splits, lanes);
   std::vector<std::vector<int64_t>> cuts;
   std::vector<std::shared_ptr<const TableSet>> sets;
   for (size_t g = 0; g < segments; ++g) {
-    check_vector(op, "symbols", symbols[g], ScalarType::Short, symbols[0]);
-    check_segment(op, index[g], tables[g], splits[g], symbols[0]);
-    if (symbols[g].numel() != index[g].numel()) {
-      refuse(op, ": symbols and index must have one length, got ", symbols[g].numel(), " and ",
-             index[g].numel(), " in segment ", g);
-    }
     symbols[g] = contiguous(symbols[g]);
     index[g] = contiguous(index[g]);
     cuts.push_back(read_splits(op, splits[g], streams, symbols[g].numel()));
@@ -162,6 +142,7 @@ Tensor rans_decode_begin_cpu(Tensor data, Tensor ends) {
 Tensor rans_decode_step_cpu(Tensor state, Tensor data, Tensor index, Tensor tables, Tensor splits) {
   const char* op = "rans_decode_step";
   check_state(op, state);
+  check_state_place(op, state);
   check_vector(op, "data", data, ScalarType::Byte, state);
   check_segment(op, index, tables, splits, state);
   const int64_t streams = state.size(0);
@@ -189,6 +170,7 @@ Tensor rans_decode_step_cpu(Tensor state, Tensor data, Tensor index, Tensor tabl
 Tensor rans_decode_end_cpu(Tensor state, Tensor data) {
   const char* op = "rans_decode_end";
   check_state(op, state);
+  check_state_place(op, state);
   check_vector(op, "data", data, ScalarType::Byte, state);
   const Tensor dense = contiguous(data);
   const int64_t streams = state.size(0);

@@ -36,9 +36,16 @@ struct Thread {
   int value;  // brought to the barrier, and taken from it
   const char* lanes_name;
   uint32_t mask;
-  void* data;
   int groups;  // of copies, that are complete
   std::vector<Copy> copies;
+};
+
+// Lanes of a warp that wait at one place for the rest of their mask.
+struct Gathering {
+  uint32_t mask, arrived;
+  const char* name;
+  Place place;
+  void* data[32];
 };
 
 struct Failure {
@@ -48,6 +55,7 @@ struct Failure {
 // All of it belongs to the one launch at a time that holds `launching`.
 std::mutex launching;
 Thread threads[kMostThreads];
+std::vector<Gathering> gatherings[kMostThreads / 32];  // of each warp; those of one do not share lanes
 unsigned thread_count;
 unsigned current;
 const std::function<void()>* kernel_body;
@@ -162,6 +170,7 @@ void run_block(std::mt19937_64& random) {
     threads[t].groups = 0;
     threads[t].copies.clear();
   }
+  for (auto& waiting : gatherings) waiting.clear();
   unsigned ended = 0;
   while (ended < thread_count) {
     if (seed != 0) std::shuffle(order.begin(), order.end(), random);
@@ -246,47 +255,58 @@ int meet(int value, Place place) {
   return own.value;
 }
 
-void meet_lanes(const char* name, uint32_t mask, void* data, Combine combine, Place place) {
-  const unsigned self = current, lane = self % 32, warp = self - lane;
+namespace {
+
+// Fails unless those of the mask can still come here: the first one to arrive looks.
+void expect_lanes(const char* name, uint32_t mask, Place place) {
+  const unsigned lane = current % 32, warp = current - lane;
   const auto refuse_mask = [&](const std::string& why) {
     fail("calls " + std::string(name) + ", " + text(place) + ", with " + why);
   };
   if ((mask >> lane & 1) == 0) refuse_mask("a mask that lacks its own lane");
-  Thread& own = threads[self];
-  own.lanes_name = name;
-  own.mask = mask;
-  own.data = data != nullptr ? data : &own;
-  own.place = place;
-  void* brought[32] = {};
-  bool complete = true;
   for (unsigned other = 0; other < 32; ++other) {
-    if ((mask >> other & 1) == 0) continue;
+    if ((mask >> other & 1) == 0 || other == lane) continue;
     const unsigned t = warp + other;
     if (t >= thread_count) {
       refuse_mask("a mask that names lane " + std::to_string(other) + ", which the block has not");
     }
     const Thread& thread = threads[t];
-    brought[other] = thread.data;
-    if (other == lane || thread.state == State::kReady) {
-      complete = complete && other == lane;
-      continue;
-    }
-    const bool together = thread.state == State::kAtLanes && thread.mask == mask &&
-                          same(thread.place, place) && strcmp(thread.lanes_name, name) == 0;
+    if (thread.state == State::kReady) continue;
     // A lane that waits for lanes without this one may come later.
-    if (thread.state == State::kAtLanes && (thread.mask >> lane & 1) == 0) {
-      complete = false;
-    } else if (!together) {
-      refuse_mask("lane " + std::to_string(other) + " in the mask, which " + doing(t) +
-                  (thread.state == State::kAtLanes && thread.mask != mask ? " with another mask" : ""));
-    }
+    if (thread.state == State::kAtLanes && (thread.mask >> lane & 1) == 0) continue;
+    const bool other_mask = thread.state == State::kAtLanes && thread.mask != mask;
+    refuse_mask("lane " + std::to_string(other) + " in the mask, which " + doing(t) +
+                (other_mask ? " with another mask" : ""));
   }
-  if (!complete) {
-    own.state = State::kAtLanes;
+}
+
+}  // namespace
+
+void meet_lanes(const char* name, uint32_t mask, void* data, Combine combine, Place place) {
+  const unsigned self = current, lane = self % 32, warp = self - lane;
+  std::vector<Gathering>& waiting = gatherings[warp / 32];
+  size_t at = 0;
+  while (at < waiting.size() && !(waiting[at].mask == mask && strcmp(waiting[at].name, name) == 0 &&
+                                  same(waiting[at].place, place))) {
+    ++at;
+  }
+  if (at == waiting.size() || (mask >> lane & 1) == 0) {
+    expect_lanes(name, mask, place);
+    waiting.push_back({mask, 0, name, place, {}});
+  }
+  Gathering& own = waiting[at];
+  own.arrived |= 1u << lane;
+  own.data[lane] = data != nullptr ? data : &own;
+  if (own.arrived != mask) {
+    threads[self].state = State::kAtLanes;
+    threads[self].lanes_name = name;
+    threads[self].mask = mask;
+    threads[self].place = place;
     pause_fiber();
     return;
   }
-  combine(brought, mask);
+  combine(own.data, mask);
+  waiting.erase(waiting.begin() + static_cast<std::ptrdiff_t>(at));
   for (unsigned other = 0; other < 32; ++other) {
     if ((mask >> other & 1) != 0) threads[warp + other].state = State::kReady;
   }

@@ -9,7 +9,9 @@
 
 #include "emulation/block.hpp"
 
-#if !defined(__x86_64__)
+// AICR_UCONTEXT asks for what other processors have, to test it.
+#if !defined(__x86_64__) || defined(AICR_UCONTEXT)
+#define AICR_SWITCH_BY_UCONTEXT
 #include <ucontext.h>
 #endif
 #if defined(__SANITIZE_ADDRESS__)
@@ -26,7 +28,7 @@ constexpr size_t kStack = 256 * 1024;  // its frames are several times as large
 constexpr size_t kStack = 64 * 1024;
 #endif
 
-#if defined(__x86_64__)
+#if !defined(AICR_SWITCH_BY_UCONTEXT)
 
 using Context = void*;  // the stack pointer; all else that a function must preserve lies on the stack
 

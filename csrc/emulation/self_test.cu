@@ -116,10 +116,10 @@ __global__ void mask_kernel(int which, int* out) {
   }
 }
 
-// One row of 12 numbers for each thread.
+// One row of 16 numbers for each thread.
 __global__ void warp_kernel(unsigned* out) {
   const int t = own_number(), lane = t % 32;
-  unsigned* own = out + 12 * t;
+  unsigned* own = out + 16 * t;
   int sum = t;
   for (int step = 1; step < 32; step *= 2) sum += __shfl_xor_sync(kAll, sum, step);
   own[0] = static_cast<unsigned>(sum);
@@ -140,6 +140,10 @@ __global__ void warp_kernel(unsigned* out) {
   own[9] = static_cast<unsigned>(__syncthreads_or(t == 7));
   own[10] = static_cast<unsigned>(__syncthreads_and(t != 7));
   own[11] = 0;
+  own[12] = __reduce_add_sync(kAll, static_cast<unsigned>(t));
+  own[13] = __reduce_xor_sync(kAll, 1u << lane);
+  own[14] = __reduce_min_sync(kAll, static_cast<unsigned>(100 - t));
+  own[15] = __reduce_max_sync(kAll, static_cast<unsigned>(100 - t));
   __syncthreads();
   atomicAdd(out + 11, static_cast<unsigned>(t));
 }

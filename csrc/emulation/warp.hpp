@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
+#include "emulation/arithmetic.hpp"
 #include "emulation/block.hpp"
 
 #define AICR_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()
@@ -120,6 +122,56 @@ inline int __any_sync(unsigned mask, int predicate, AICR_PLACE) {
 }
 inline int __all_sync(unsigned mask, int predicate, AICR_PLACE) {
   return aicr::emulation::vote("__all_sync", mask, predicate, {file, line}) == mask;
+}
+
+namespace aicr::emulation {
+
+struct Reduction {
+  unsigned value;
+  unsigned result;
+};
+
+template <typename Join>
+unsigned reduce(const char* name, unsigned mask, unsigned value, Place place) {
+  Reduction own{value, 0};
+  const Combine combine = [](void* const* data, uint32_t lanes) {
+    bool any = false;
+    unsigned total = 0;
+    for (int lane = 0; lane < 32; ++lane) {
+      if ((lanes >> lane & 1) == 0) continue;
+      const unsigned next = static_cast<const Reduction*>(data[lane])->value;
+      total = any ? Join()(total, next) : next;
+      any = true;
+    }
+    for (int lane = 0; lane < 32; ++lane) {
+      if ((lanes >> lane & 1) != 0) static_cast<Reduction*>(data[lane])->result = total;
+    }
+  };
+  meet_lanes(name, mask, &own, combine, place);
+  return own.result;
+}
+
+struct Smaller {
+  unsigned operator()(unsigned a, unsigned b) const { return min(a, b); }
+};
+struct Larger {
+  unsigned operator()(unsigned a, unsigned b) const { return max(a, b); }
+};
+
+}  // namespace aicr::emulation
+
+// Of unsigned numbers, from sm_80 on.
+inline unsigned __reduce_add_sync(unsigned mask, unsigned value, AICR_PLACE) {
+  return aicr::emulation::reduce<std::plus<unsigned>>("__reduce_add_sync", mask, value, {file, line});
+}
+inline unsigned __reduce_xor_sync(unsigned mask, unsigned value, AICR_PLACE) {
+  return aicr::emulation::reduce<std::bit_xor<unsigned>>("__reduce_xor_sync", mask, value, {file, line});
+}
+inline unsigned __reduce_min_sync(unsigned mask, unsigned value, AICR_PLACE) {
+  return aicr::emulation::reduce<aicr::emulation::Smaller>("__reduce_min_sync", mask, value, {file, line});
+}
+inline unsigned __reduce_max_sync(unsigned mask, unsigned value, AICR_PLACE) {
+  return aicr::emulation::reduce<aicr::emulation::Larger>("__reduce_max_sync", mask, value, {file, line});
 }
 
 #undef AICR_PLACE

@@ -1,0 +1,110 @@
+// CRC-32C by a warp. A remainder is a polynomial of which bit 31 is the number and bit 0 that of x^31.
+//
+// Of 128 symbols each lane has four in a row, 8 bytes. While such pieces follow one another, each lane has a
+// strand of its own: its remainder moves on by what the other lanes have, 248 bytes, and takes up its next 8.
+// Put together, a strand moves on by what lies behind it.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/rans_tables.cuh"
+
+namespace aicr {
+
+constexpr uint32_t kCrcPolynomial = 0x82F63B78u;
+constexpr int kStrideBytes = 248;
+
+AICR_HOST_DEVICE constexpr uint32_t crc_times_x(uint32_t remainder) {
+  return (remainder >> 1) ^ ((remainder & 1) != 0 ? kCrcPolynomial : 0);
+}
+
+// x to the power of `bits`.
+AICR_HOST_DEVICE constexpr uint32_t crc_power(int bits) {
+  uint32_t power = 1u << 31;
+  for (int i = 0; i < bits; ++i) power = crc_times_x(power);
+  return power;
+}
+
+__device__ inline uint32_t crc_product(uint32_t a, uint32_t b) {
+  uint32_t product = 0;
+  for (int bit = 31; bit >= 0; --bit) {
+    if ((a >> bit & 1) != 0) product ^= b;
+    b = crc_times_x(b);
+  }
+  return product;
+}
+
+// The remainder, `symbols` < 128 further on.
+__device__ inline uint32_t crc_further(uint32_t remainder, int symbols) {
+  constexpr uint32_t kPowers[7] = {crc_power(16),  crc_power(32),  crc_power(64),  crc_power(128),
+                                   crc_power(256), crc_power(512), crc_power(1024)};
+#pragma unroll
+  for (int i = 0; i < 7; ++i) {
+    const uint32_t power = kPowers[i];
+    if ((symbols >> i & 1) != 0) remainder = crc_product(remainder, power);
+  }
+  return remainder;
+}
+
+__device__ __forceinline__ uint32_t crc_look_up(const uint32_t (&table)[4][256], uint32_t x, bool rising) {
+  const uint32_t a = __ldg(&table[rising ? 0 : 3][x & 255]), b = __ldg(&table[rising ? 1 : 2][x >> 8 & 255]);
+  const uint32_t c = __ldg(&table[rising ? 2 : 1][x >> 16 & 255]), d = __ldg(&table[rising ? 3 : 0][x >> 24]);
+  return a ^ b ^ c ^ d;
+}
+
+class WarpChecksum {
+ public:
+  __device__ WarpChecksum(const RansTablesCuda& tables, uint32_t crc, int lane)
+      : tables_(tables), remainder_(~crc), lane_(lane) {}
+
+  // The next `count` <= 128 symbols, of which this lane has the four from 4 * lane on.
+  __device__ void add(const int32_t (&symbol)[4], int count) {
+    if (count == 128) {
+      if (!running_) {
+        strand_ = lane_ == 0 ? remainder_ : 0;
+        running_ = true;
+      } else {
+        strand_ = crc_look_up(tables_.stride, strand_, true);
+      }
+      const uint32_t low = (symbol[0] & 0xffff) | static_cast<uint32_t>(symbol[1]) << 16;
+      const uint32_t high = (symbol[2] & 0xffff) | static_cast<uint32_t>(symbol[3]) << 16;
+      strand_ = crc_look_up(tables_.crc, strand_ ^ low, false);
+      strand_ = crc_look_up(tables_.crc, strand_ ^ high, false);
+      return;
+    }
+    put_together();
+    uint32_t own = lane_ == 0 ? remainder_ : 0;
+    const int mine = max(0, min(4, count - 4 * lane_));
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i >= mine) continue;
+      for (int shift = 0; shift < 16; shift += 8) {
+        own = (own >> 8) ^ __ldg(&tables_.crc[0][(own ^ static_cast<uint32_t>(symbol[i]) >> shift) & 255]);
+      }
+    }
+    if (count > 0) join(mine > 0 ? crc_further(own, count - 4 * lane_ - mine) : 0);
+  }
+
+  // Of all symbols so far, in every lane.
+  __device__ uint32_t value() {
+    put_together();
+    return ~remainder_;
+  }
+
+ private:
+  __device__ void join(uint32_t part) { remainder_ = __reduce_xor_sync(0xffffffffu, part); }
+
+  __device__ void put_together() {
+    if (!running_) return;
+    running_ = false;
+    join(crc_further(strand_, 4 * (31 - lane_)));
+  }
+
+  const RansTablesCuda& tables_;
+  uint32_t remainder_;
+  uint32_t strand_ = 0;
+  bool running_ = false;
+  int lane_;
+};
+
+}  // namespace aicr

@@ -1,0 +1,297 @@
+"""The entropy coder's CUDA kernels, run on the host: the bytes, symbols and faults of the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from coder_cases import draw, random_row, tables_of
+from emulation import SEEDS, emulated, requires_emulation, seeded
+from rans_cases import RAGGED, SETS, Batch, as_list, even
+
+from aicr_ext import _native, errors
+from aicr_ext.codec.rans import TableSet
+from aicr_ext.codec.tables import gaussian_tables
+from aicr_ext.ops import rans
+from aicr_ext.ops.rans import even_splits, raise_fault
+
+pytestmark = requires_emulation
+
+NAMES = ("rans_encode", "rans_decode_begin", "rans_decode_step", "rans_decode_end")
+CUDA = SimpleNamespace()
+
+
+@pytest.fixture(autouse=True)
+def _operators():
+    for name in NAMES:
+        setattr(CUDA, name, emulated(name))
+
+
+def assert_same(batch, lanes=0):
+    """Bytes, symbols and the state after each segment."""
+    data, ends = batch.encode(lanes)
+    made, made_ends = batch.encode(lanes, CUDA)
+    assert torch.equal(made_ends, ends)
+    assert as_list(made, made_ends) == as_list(data, ends)
+    ours, theirs = CUDA.rans_decode_begin(data, ends), rans.rans_decode_begin(data, ends)
+    assert torch.equal(ours, theirs)
+    for symbols, *step in zip(batch.symbols, batch.index, batch.tables, batch.splits, strict=True):
+        assert torch.equal(CUDA.rans_decode_step(ours, data, *step), symbols)
+        rans.rans_decode_step(theirs, data, *step)
+        assert torch.equal(ours, theirs)
+    assert not CUDA.rans_decode_end(ours, data).any()
+
+
+@pytest.mark.parametrize("lanes", [0, 8, 32])
+@pytest.mark.parametrize(
+    "batch", [even([300, 2000, 0, 129], s) for s in (1, 3, 40)] + [Batch(RAGGED), Batch([[0, 3000]], escapes=0.9)]
+)
+def test_bytes_symbols_and_states(batch, lanes):
+    assert_same(batch, lanes)
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 127, 128, 129, 1023, 1024, 1025, 2300])
+def test_sizes(count):
+    for lanes in (8, 32):
+        assert_same(Batch([[0, count], [0, 5]], seed=count), lanes)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_order(seed):
+    with seeded(seed):
+        assert_same(even([700, 900], 3))
+
+
+def test_lanes_go_by_size():
+    """Around the size from which a stream has 32 lanes, where both are tried."""
+    rng = np.random.default_rng(0)
+    tables = tables_of([[256] * 64])  # 6 bits a symbol, so 16384 words are about 43 691 of them
+    found = set()
+    for count in (43_400, 43_640, 43_700, 44_000):
+        batch = Batch([[0, count]])
+        batch.tables = [tables.tensor]
+        batch.symbols = [torch.from_numpy(rng.integers(0, 63, count).astype(np.int16))]
+        batch.index = [torch.zeros(count, dtype=torch.uint8)]
+        data, ends = batch.encode(0, CUDA)
+        assert torch.equal(data, batch.encode()[0])
+        assert ends.tolist() == [len(data)]
+        found.add(data[0].item())
+    assert found == {8, 32}
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixed"])
+def test_golden_streams(name):
+    """The committed bytes, word for word."""
+    with np.load(Path(__file__).parent / "golden" / "coder.npz") as golden:
+        parts = (golden[f"mixed_{part}"] for part in ("frequencies", "sizes", "offsets", "shifts"))
+        tables = (gaussian_tables() if name == "gaussian" else TableSet(*parts)).tensor
+        symbols, index = (torch.from_numpy(golden[f"{name}_{part}"]) for part in ("symbols", "index"))
+        whole = torch.tensor([0, len(symbols)])
+        streams = [golden[f"{name}_stream_{s}"] for s in range(3)]
+        cases = [([golden[f"{name}_{lanes}"]], whole, lanes) for lanes in (8, 32)]
+    for expected, splits, lanes in [*cases, (streams, even_splits(len(symbols), 3), 0)]:
+        data, ends = CUDA.rans_encode([symbols], [index], [tables], [splits], lanes)
+        assert as_list(data, ends) == [stream.tobytes() for stream in expected]
+        state = CUDA.rans_decode_begin(data, ends)
+        assert torch.equal(CUDA.rans_decode_step(state, data, index, tables, splits), symbols)
+        assert not CUDA.rans_decode_end(state, data).any()
+
+
+@pytest.mark.parametrize("entries", [2, 3, 5, 17, 33, 63, 64])
+def test_tables_of_every_kind(entries):
+    """Sizes that fill half the lanes or two entries each, entries of one size, one that takes almost all."""
+    rng = np.random.default_rng(entries)
+    alike = [16384 // entries] * entries
+    alike[0] += 16384 - sum(alike)
+    steep = [1] * (entries - 1) + [16384 - entries + 1]
+    tables = tables_of([random_row(rng, entries), alike, steep, steep[::-1], []], [0, 3, -5, 7, 0], [0, 1, 2, 12, 0])
+    symbols, index = (torch.from_numpy(part) for part in draw(rng, tables, 600))
+    segment = [symbols], [index], [tables.tensor], [torch.tensor([0, 600])]
+    data, ends = CUDA.rans_encode(*segment, 0)
+    assert torch.equal(data, rans.rans_encode(*segment)[0])
+    state = CUDA.rans_decode_begin(data, ends)
+    assert torch.equal(CUDA.rans_decode_step(state, data, *(part[0] for part in segment[1:])), symbols)
+
+
+# Damage
+
+
+@pytest.mark.parametrize("lanes", [8, 32])
+def test_damaged_streams_have_the_fault_of_the_cpu(lanes):
+    """Flipped bits, cut and lengthened streams, bytes of chance: symbols and faults are the same."""
+    rng = np.random.default_rng(lanes)
+    batch = even([2600], 2)
+    data, ends = batch.encode(lanes)
+    first = ends[0].item()
+    faults_seen = set()
+    for trial in range(100):
+        damaged, damaged_ends = data.clone(), ends.clone()
+        if trial % 4 == 0:
+            damaged[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+        elif trial % 4 == 1:  # mostly the header
+            damaged[first + rng.integers(12)] = int(rng.integers(256))
+        elif trial % 4 == 2:
+            cut = int(rng.integers(first))
+            damaged, damaged_ends = torch.cat([data[:cut], data[first:]]), ends - (first - cut)
+        else:
+            begin = int(rng.integers(len(data) - 60))
+            damaged[begin : begin + 60] = torch.from_numpy(rng.integers(0, 256, 60, dtype=np.uint8))
+        ours, our_faults = batch.decode(damaged, damaged_ends, CUDA)
+        symbols, faults = batch.decode(damaged, damaged_ends)
+        assert torch.equal(our_faults, faults)
+        assert all(map(torch.equal, ours, symbols))
+        faults_seen.update(faults.tolist())
+    assert len(faults_seen) >= 6
+
+
+@pytest.mark.parametrize("head", [b"", b"\x09", b"\x08", b"\x08\x80\x00", b"\x20" + b"\xff" * 6, b"\x08\x05\x00"])
+def test_bad_headers(head):
+    for stream in (head, head + bytes(40), head + b"\x01" * 40, head + bytes([0, 0x80, 0, 0]) * 40):
+        data = torch.from_numpy(np.frombuffer(stream, np.uint8).copy())
+        ends = torch.tensor([len(stream)])
+        assert torch.equal(CUDA.rans_decode_begin(data, ends), rans.rans_decode_begin(data, ends))
+
+
+def test_a_copy_of_the_state_goes_on_by_itself_and_on_the_cpu():
+    batch = even([2000, 900], 2)
+    data, ends = batch.encode()
+    state = CUDA.rans_decode_begin(data, ends)
+    first, second = zip(batch.index, batch.tables, batch.splits, strict=True)
+    CUDA.rans_decode_step(state, data, *first)
+    copy = state.clone()
+    assert torch.equal(CUDA.rans_decode_step(state, data, *second), batch.symbols[1])
+    assert torch.equal(rans.rans_decode_step(copy, data, *second), batch.symbols[1])
+    assert torch.equal(state, copy)
+
+
+# Arguments
+
+
+def fault_of(batch, change):
+    """What decoding ends in with these arguments of the only step, and its symbols."""
+    data, ends = batch.encode()
+    given = {"data": data, "ends": ends, "index": batch.index[0], "tables": batch.tables[0], "splits": batch.splits[0]}
+    given |= change
+    state = CUDA.rans_decode_begin(given["data"], given["ends"])
+    if "column" in given:
+        state[0, given["column"]] = -1
+    symbols = CUDA.rans_decode_step(state, given["data"], given["index"], given["tables"], given["splits"])
+    return CUDA.rans_decode_end(state, given["data"]), symbols
+
+
+@pytest.mark.parametrize(
+    "change, message, streams",
+    [
+        ({"ends": torch.tensor([5, 4])}, "ends must rise and be at most the length of data", [1]),
+        ({"ends": torch.tensor([-1, 4])}, "ends must rise", [0, 1]),
+        ({"ends": torch.tensor([40, 10**6])}, "ends must rise", [1]),
+        ({"index": torch.full((400,), 9).byte()}, "index must be below the number of tables", [0, 1]),
+        ({"splits": torch.tensor([0, 401, 400])}, "splits must be positions that rise from 0", [0, 1]),
+        ({"splits": torch.tensor([1, 200, 400])}, "splits must be positions that rise from 0", [0, 1]),
+        ({"splits": torch.tensor([0, 200, 399])}, "splits must be positions that rise from 0", [0, 1]),
+        ({"tables": torch.tensor([1, 2, 8192, 8191, 2, 0, 0]).int()}, "numbers of a table set", [0, 1]),
+        ({"tables": torch.tensor([1, 2, 8192, 8192, 2, 0]).int()}, "numbers of a table set", [0, 1]),
+        ({"tables": torch.tensor([1, 2, 8192, 8192, 2, 0, 13]).int()}, "numbers of a table set", [0, 1]),
+        ({"tables": torch.tensor([1, 2, 8192, 8192, 2, 32768, 0]).int()}, "numbers of a table set", [0, 1]),
+        ({"tables": torch.tensor([1, 2, 8192, 8192, 3, 0, 0]).int()}, "numbers of a table set", [0, 1]),
+        ({"tables": torch.tensor([2**30, 2**30]).int()}, "numbers of a table set", [0, 1]),
+        ({"tables": torch.zeros(0).int()}, "numbers of a table set", [0, 1]),
+    ],
+)
+def test_what_only_the_device_knows_is_told_at_the_end(change, message, streams):
+    batch = even([400], 2)
+    faults, symbols = fault_of(batch, change)
+    for s in streams:
+        with pytest.raises(ValueError, match=message):
+            raise_fault(faults[s : s + 1])
+    if "ends" not in change:
+        assert not symbols.any()
+
+
+def test_a_state_that_leads_outside_is_told_at_the_end():
+    batch = even([400], 2)
+    for column in range(48):
+        faults, symbols = fault_of(batch, {"column": column})
+        assert torch.equal(symbols[256:], batch.symbols[0][256:])
+        if column in (*range(8, 32), 47):
+            assert not faults.any()
+        elif column == 44:  # the checksum
+            with pytest.raises(errors.ChecksumError):
+                raise_fault(faults)
+        else:
+            with pytest.raises(ValueError, match=r"^stream 1 of 2: state is not one that"):
+                raise_fault(faults)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"symbols": [torch.zeros(4).int()]}, "symbols must be Short with one dimension, got Int"),
+        ({"index": [torch.zeros(5).byte()]}, "symbols and index must have one length, got 4 and 5 in segment 0"),
+        ({"index": [torch.tensor([0, 1, 9, 0]).byte()]}, "tables, got 9 at position 0 of stream 1 in segment 0"),
+        ({"symbols": [torch.tensor([0, 0, 0, 5]).short()]}, "skip table, got 5 at position 1 of stream 1 in segment 0"),
+        ({"tables": [torch.zeros(4).int()]}, "numbers of a table set, .* those of segment 0 are none"),
+        ({"splits": [torch.tensor([0, 2, 3])]}, "splits must be 3 positions that rise from 0 to .* 4"),
+        ({"splits": [torch.tensor([0, 5, 4])]}, "splits must be 3 positions"),
+        ({"splits": [torch.tensor([1, 2, 4])]}, "splits must be 3 positions"),
+        ({"splits": [torch.tensor([0])]}, "at least two positions"),
+        ({"splits": []}, "lists of one length, at least 1, got 1, 1, 1 and 0"),
+        ({"lanes": 16}, "lanes must be 8, 32 or 0"),
+    ],
+)
+def test_encode_arguments(change, message):
+    good = {
+        "symbols": [torch.zeros(4).short()],
+        "index": [torch.zeros(4).byte()],
+        "tables": [SETS[0].tensor],
+        "splits": [torch.tensor([0, 2, 4])],
+        "lanes": 0,
+    }
+    CUDA.rans_encode(**good)
+    with pytest.raises(ValueError, match=f"rans_encode: .*{message}"):
+        CUDA.rans_encode(**(good | change))
+
+
+def test_of_several_problems_the_cpu_names_the_same():
+    """The call's before a stream's, the first segment's before a later one's, the first stream's first."""
+    symbols = [torch.zeros(8).short(), torch.tensor([0, 0, 0, 0, 0, 3, 0, 4]).short()]
+    index = [torch.tensor([0, 0, 0, 0, 9, 8, 9, 0]).byte(), torch.tensor([9, 0, 0, 0, 0, 0, 0, 0]).byte()]
+    tables, splits = [SETS[0].tensor] * 2, [torch.tensor([0, 4, 8])] * 2
+    with pytest.raises(ValueError, match="got 9 at position 0 of stream 0 in segment 1"):
+        CUDA.rans_encode(symbols, index, tables, splits, 0)
+    with pytest.raises(ValueError, match="got 9 at position 0 of stream 0 in segment 1"):
+        rans.rans_encode(symbols, index, tables, splits)
+    with pytest.raises(ValueError, match="got 9 at position 0 of stream 1 in segment 0"):
+        CUDA.rans_encode(symbols, [index[0], torch.zeros(8).byte()], tables, splits, 32)
+    with pytest.raises(ValueError, match="splits must be 3 positions"):
+        CUDA.rans_encode(symbols, index, tables, [splits[0], torch.tensor([0, 4, 9])], 8)
+
+
+def test_no_streams():
+    state = CUDA.rans_decode_begin(torch.zeros(0).byte(), torch.zeros(0).long())
+    assert state.shape == (0, 48)
+    step = (SETS[0].tensor, torch.zeros(1).long())
+    assert CUDA.rans_decode_step(state, torch.zeros(0).byte(), torch.zeros(0).byte(), *step).shape == (0,)
+    assert CUDA.rans_decode_end(state, torch.zeros(0).byte()).shape == (0,)
+    with pytest.raises(ValueError, match="splits must be 1 positions"):
+        CUDA.rans_decode_step(state, torch.zeros(0).byte(), torch.zeros(3).byte(), *step)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not (torch.cuda.is_available() and _native.HAS_CUDA_OPS), reason="no GPU")
+@pytest.mark.parametrize("lanes", [0, 8, 32])
+def test_on_a_gpu(lanes):
+    """The same again where threads really run at once, at sizes that fill the device."""
+    batch = even([200_000, 100_000], 32)
+    data, ends = batch.encode(lanes)
+    for part in (batch.symbols, batch.index, batch.tables, batch.splits):
+        part[:] = [tensor.cuda() for tensor in part]
+    made, made_ends = batch.encode(lanes)
+    assert torch.equal(made.cpu(), data)
+    assert torch.equal(made_ends.cpu(), ends)
+    symbols, faults = batch.decode(made, made_ends)
+    assert all(map(torch.equal, symbols, batch.symbols))
+    raise_fault(faults)
