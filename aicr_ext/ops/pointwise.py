@@ -26,8 +26,8 @@ def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None)
         bias: (D,) or None.
 
     Returns:
-        (B, D, H, W). On a CPU without gradients its bits do not depend on the number of threads; with float32 that
-        needs a torch with oneDNN (``torch.backends.mkldnn``), without which it is the plain convolution.
+        (B, D, H, W). On a CPU without gradients its bits do not depend on the number of threads, in float32 and the
+        lower dtypes, if torch has oneDNN (``torch.backends.mkldnn``); without it this is the plain convolution.
 
     Autocast and derivatives are those of the plain convolution. ``torch.compile``, ``torch.export`` and tracing see
     nothing else.
