@@ -1,4 +1,4 @@
-"""Files, maps and operators without gradients: the same bits for any number of threads."""
+"""Files, maps and operators: the same bits for any number of threads."""
 
 from __future__ import annotations
 
@@ -73,11 +73,24 @@ def test_gelu_does_not_depend_on_threads(layout):
     assert torch.equal(gelu(x[:, :, 3:, 5:]), gelu(x[:, :, 3:, 5:].clone()))
 
 
-def test_with_gradients_they_are_the_plain_operations():
-    x, weight = (t.requires_grad_() for t in (draw(1, 24, 40, 50), draw(8, 24, 1, 1)))
-    assert torch.equal(pointwise_convolution(x, weight), F.conv2d(x, weight))
-    assert torch.equal(gelu(x), F.gelu(x))
-    assert gelu(pointwise_convolution(x, weight)).sum().grad_fn is not None
+@requires_onednn
+@pytest.mark.parametrize("size", [(2, 24, 12, 9), (1, 24, 1, 1)])
+def test_gradients_are_those_of_the_plain_operations(size):
+    inputs = [t.requires_grad_() for t in (draw(*size), draw(8, 24, 1, 1), torch.ones(8))]
+    with torch.no_grad():
+        expected = pointwise_convolution(*inputs)
+    out = pointwise_convolution(*inputs)
+    assert torch.equal(out, expected)  # with gradients or without
+    found = torch.autograd.grad(gelu(out).square().sum(), inputs)
+    plain = torch.autograd.grad(F.gelu(F.conv2d(*inputs)).square().sum(), inputs)
+    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_forward_mode_derivatives():
+    x, weight = draw(1, 24, 3, 5), draw(8, 24, 1, 1)
+    _, along = torch.func.jvp(lambda t: pointwise_convolution(t, weight), (x,), (x,))
+    torch.testing.assert_close(along, F.conv2d(x, weight))
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Layers of ``torch.nn`` that give the same bits for any number of threads, without gradients on a CPU.
+"""Layers of ``torch.nn`` that give the same bits for any number of threads on a CPU.
 
 A codec rounds what they compute: where a last bit decides, other symbols are coded.
 """

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import conv_flop_count, flop_registry, register_flop_formula
 
 __all__ = ["is_traced", "pointwise_convolution"]
 
 
 def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The 1x1 convolution of :func:`torch.nn.functional.conv2d`; without gradients on a CPU always by oneDNN.
+    """The 1x1 convolution of :func:`torch.nn.functional.conv2d`; in float32 on a CPU always by oneDNN.
 
     Args:
         x: (B, C, H, W), any dtype, device and layout; what is not channels-last is copied into it on a CPU.
@@ -26,13 +27,13 @@ def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None)
         bias: (D,) or None.
 
     Returns:
-        (B, D, H, W). On a CPU without gradients its bits do not depend on the number of threads; with float32 that
-        needs a torch with oneDNN (``torch.backends.mkldnn``), without which it is the plain convolution.
+        (B, D, H, W). On a CPU its bits do not depend on the number of threads, in float32 and the lower dtypes, if
+        torch has oneDNN (``torch.backends.mkldnn``); without it this is the plain convolution.
 
-    Autocast and derivatives are those of the plain convolution. ``torch.compile``, ``torch.export`` and tracing see
-    nothing else.
+    Autocast and derivatives are those of the plain convolution, which is also what ``torch.compile``, ``torch.export``,
+    tracing and forward-mode derivatives get.
     """
-    if is_traced(x) or torch.is_grad_enabled() or x.device.type != "cpu" or x.dim() != 4 or not x.numel():
+    if is_traced(x) or x.device.type != "cpu" or x.dim() != 4 or not x.numel() or forward_ad._current_level >= 0:
         return F.conv2d(x, weight, bias)
     width = x.shape[3]
     if x.shape[2] == width == 1:
