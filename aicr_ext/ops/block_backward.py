@@ -261,7 +261,7 @@ def norm_backward(
     grad = as_map(grad, x).to(x.dtype)
     if weight is None:
         return grad, x.new_empty(0), x.new_empty(0)
-    native = has_kernel(x.device.type, cuda=False)
+    native = has_kernel(x.device.type)
     backward = torch.ops.aicr_ext.layer_norm2d_backward if native else layer_norm2d_backward_reference
     return backward(grad, x, weight, bias is not None, subtract_mean, eps)
 
