@@ -357,6 +357,8 @@ def gram(q: Tensor, k: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
     """
     q = q.unflatten(2, (groups, -1)).transpose(1, 2)
     k = k.unflatten(2, (groups, -1)).transpose(1, 2)
+    if q.dtype in (torch.bfloat16, torch.float16):  # products of 16-bit numbers are slow where rows lie apart
+        q, k = q.contiguous(), k.contiguous()
     return wide(q.transpose(2, 3) @ k), wide(q).square().sum(2), wide(k).square().sum(2)
 
 

@@ -30,6 +30,8 @@ constexpr int64_t kPieceValues = 16384;  // 64 KiB of float per buffer
 // At least for long loops over planes, at most for short float sums: the parts are added up in double.
 constexpr int64_t kMinPiecePixels = 32, kMaxPiecePixels = 128;
 
+constexpr int64_t kGroup = 16;  // pixels that go through the steps of channels-last together
+
 // How a shape is cut. Channels-last, the pictures of a batch are one long row of pixels.
 struct Plan {
   int64_t channels, pictures, pixels, piece_pixels, blocks;
@@ -46,23 +48,37 @@ struct Plan {
   int64_t scratch() const { return 2 * channels * piece_pixels + 4 * piece_pixels; }
 };
 
-// One pixel, channels-last; `wide` is room for its channels.
+// Up to kGroup pixels, channels-last; `wide` is room for their channels. Step by step for all of them, because the
+// sums of one pixel, the root and the quotient wait for one another.
 template <bool kSubtract, typename T, typename Acc>
-AICR_INLINE void forward_pixel(const T* __restrict__ x, const Acc* __restrict__ weight,
-                               const Acc* __restrict__ bias, T* __restrict__ out, int64_t C, Acc eps,
-                               Acc* __restrict__ wide) {
-  Acc sum = 0;
+AICR_INLINE void forward_pixels(const T* __restrict__ x, const Acc* __restrict__ weight,
+                                const Acc* __restrict__ bias, T* __restrict__ out, int64_t count, int64_t C,
+                                Acc eps, Acc* __restrict__ wide) {
+  Acc mean[kGroup] = {}, r[kGroup] = {};
+  for (int64_t p = 0; p < count; ++p) {
+    Acc sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t c = 0; c < C; ++c) {
-    wide[c] = static_cast<Acc>(x[c]);
-    sum += wide[c];
+    for (int64_t c = 0; c < C; ++c) {
+      wide[p * C + c] = static_cast<Acc>(x[p * C + c]);
+      sum += wide[p * C + c];
+    }
+    mean[p] = sum;
   }
-  const Acc mean = sum / C;
-  Acc squares = 0;
+  for (int64_t p = 0; p < kGroup; ++p) mean[p] /= C;
+  for (int64_t p = 0; p < count; ++p) {
+    const Acc m = mean[p];
+    Acc squares = 0;
 #pragma omp simd reduction(+ : squares)
-  for (int64_t c = 0; c < C; ++c) squares += (wide[c] - mean) * (wide[c] - mean);
-  const Acc r = 1 / std::sqrt(squares / C + eps), shift = kSubtract ? mean : 0;
-  for (int64_t c = 0; c < C; ++c) out[c] = static_cast<T>((wide[c] - shift) * r * weight[c] + bias[c]);
+    for (int64_t c = 0; c < C; ++c) squares += (wide[p * C + c] - m) * (wide[p * C + c] - m);
+    r[p] = squares;
+  }
+  for (int64_t p = 0; p < kGroup; ++p) r[p] = 1 / std::sqrt(r[p] / C + eps);
+  for (int64_t p = 0; p < count; ++p) {
+    const Acc shift = kSubtract ? mean[p] : 0, factor = r[p];
+    for (int64_t c = 0; c < C; ++c) {
+      out[p * C + c] = static_cast<T>((wide[p * C + c] - shift) * factor * weight[c] + bias[c]);
+    }
+  }
 }
 
 template <bool kSubtract, typename T, typename Acc>
@@ -187,8 +203,9 @@ AICR_INLINE void forward_pieces(const LayerNorm2dShape& shape, const T* x, const
     const int64_t begin = piece % plan.blocks * plan.piece_pixels;
     const int64_t end = std::min(begin + plan.piece_pixels, plan.pixels);
     if (shape.channels_last) {
-      for (int64_t p = begin; p < end; ++p) {
-        forward_pixel<kSubtract>(x + p * C, weight, bias, out + p * C, C, eps, scratch);
+      for (int64_t p = begin; p < end; p += kGroup) {
+        forward_pixels<kSubtract>(x + p * C, weight, bias, out + p * C, std::min(kGroup, end - p), C, eps,
+                                  scratch);
       }
     } else {
       const int64_t at = piece / plan.blocks * C * plan.pixels + begin;
