@@ -48,8 +48,8 @@ struct Plan {
   int64_t scratch() const { return 2 * channels * piece_pixels + 4 * piece_pixels; }
 };
 
-// Up to kGroup pixels, channels-last; `wide` is room for their channels. Step by step for all of them, because the
-// sums of one pixel, the root and the quotient wait for one another.
+// Up to kGroup pixels, channels-last; `wide` is room for their channels. Step by step for all of them,
+// because the sums of one pixel, the root and the quotient wait for one another.
 template <bool kSubtract, typename T, typename Acc>
 AICR_INLINE void forward_pixels(const T* __restrict__ x, const Acc* __restrict__ weight,
                                 const Acc* __restrict__ bias, T* __restrict__ out, int64_t count, int64_t C,
