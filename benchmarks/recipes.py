@@ -14,6 +14,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from unittest import mock
@@ -22,7 +23,7 @@ import torch
 
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import CONFIGS
-from aicr_ext.train import TrainingOptions, train
+from aicr_ext.train import TrainingOptions, loop, train
 from aicr_ext.train.optimisers import OPTIMISERS
 
 from .timing import circumstances, print_table, write_csv
@@ -41,12 +42,17 @@ PAPER: dict[str, object] = {
 }
 
 
+SHORTCUT = ("analysis.linear", "synthesis.linear")
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """Settings that differ from the defaults, and fields of the model's configuration that do."""
+    """Settings that differ from the defaults, fields of the model's configuration that do, and whether the network has
+    its linear shortcut."""
 
     settings: Mapping[str, object] = field(default_factory=dict)
     shape: Mapping[str, object] = field(default_factory=dict)
+    shortcut: bool = True
 
 
 RECIPES = {
@@ -59,9 +65,9 @@ RECIPES = {
     "soap, 1.6e-3": Recipe({"optimiser": "soap", "learning_rate": 1.6e-3}),
     "float32": Recipe({"precision": "float32"}),
     "coarser": Recipe(shape={"stem": 8, "widths": (144, 192), "blocks": (2, 3)}),
-    "without linear shortcut": Recipe(shape={"linear_shortcut": False}),
+    "without linear shortcut": Recipe({"freeze": SHORTCUT}, shortcut=False),
     "published": Recipe(PAPER),
-    "published, without linear shortcut": Recipe(PAPER, {"linear_shortcut": False}),
+    "published, without linear shortcut": Recipe(PAPER | {"freeze": SHORTCUT}, shortcut=False),
 }
 
 
@@ -70,6 +76,17 @@ def soap(model: AICR, learning_rate: float) -> torch.optim.Optimizer:
     from pytorch_optimizer import SOAP
 
     return SOAP(model.parameters(), learning_rate, betas=(0.9, 0.98), weight_decay=1e-4, precondition_frequency=10)
+
+
+@torch.no_grad()
+def no_shortcut(model: AICR, *_: object) -> None:
+    """In place of the principal components: a shortcut that gives grey, beside convolutions of the usual size."""
+    for linear in (model.analysis.linear, model.synthesis.linear):
+        linear.weight.zero_()
+        linear.bias.zero_()
+    model.synthesis.linear.bias.fill_(0.5)
+    model.analysis.head.weight.div_(0.05)
+    model.synthesis.tail[0].weight.div_(0.05)
 
 
 def try_out(name: str, photographs: str, out: Path, steps: int) -> dict[str, object]:
@@ -81,7 +98,11 @@ def try_out(name: str, photographs: str, out: Path, steps: int) -> dict[str, obj
     shape = replace(CONFIGS["aicr-t"], name="shape", wire_id=99, **recipe.shape)
     settings = {"model": "shape", "minutes": math.inf, "max_steps": steps, "warmup": 50, "validation": 32}
     settings |= {"stages": ((1.0, 8, 128),), "save_every": 1e6} | recipe.settings
-    with mock.patch.dict(CONFIGS, shape=shape), mock.patch.dict(OPTIMISERS, soap=soap):
+    with ExitStack() as patches:
+        patches.enter_context(mock.patch.dict(CONFIGS, shape=shape))
+        patches.enter_context(mock.patch.dict(OPTIMISERS, soap=soap))
+        if not recipe.shortcut:
+            patches.enter_context(mock.patch.object(loop, "initialise_linear", no_shortcut))
         parameters = sum(p.numel() for p in AICR("shape").parameters())
         options = TrainingOptions.from_config(photographs, folder, None, settings)
         begin = time.process_time()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from pictures import smooth
 from training import TINY
 
+from aicr_ext.codec.checkpoint import untrained
 from aicr_ext.model.config import CONFIGS
+from aicr_ext.model.initialise import initialise
 from benchmarks import recipes
 
 
@@ -38,3 +41,14 @@ def test_every_recipe_is_accepted(photographs, tmp_path, monkeypatch):
         (folder / "log.jsonl").write_text("{}\n")
         recipes.try_out(name, str(photographs), tmp_path, 300)
     assert [options.max_steps for options in taken] == [300] * len(recipes.RECIPES)
+
+
+def test_without_shortcut_the_networks_do_everything():
+    model = untrained("aicr-t")
+    initialise(model)
+    before = model.analysis.head.weight.clone()
+    recipes.no_shortcut(model)
+    torch.testing.assert_close(model.analysis.head.weight, 20 * before)
+    grey = model.synthesis.linear(torch.rand(1, model.config.latent, 2, 3))
+    assert torch.equal(grey, torch.full_like(grey, 0.5))
+    assert not model.analysis.linear(torch.rand(1, 768, 2, 3)).any()
