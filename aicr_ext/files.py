@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -29,13 +30,19 @@ def appearing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """The name of a new file in the folder of ``path``, for the block to write; it then takes the place of ``path``.
 
     If the block fails, Ctrl-C included, the new file is removed and what was at ``path`` stays as it was. Links are
-    followed, and the permissions of a replaced file are kept.
+    followed, and the permissions of a replaced file are kept. A pipe or device is not replaced: the block gets its
+    name.
 
     Raises:
         OSError: the folder cannot be written to; ``filename`` is ``path``.
     """
     path = Path(path)
     target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        yield path
+        return
     temporary = _temporary(target.parent)
     try:
         yield temporary
@@ -68,10 +75,6 @@ def appearing_together(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` to ``path`` as :func:`appearing` does; pipes and devices are written to directly."""
-    path = Path(path)
-    if path.exists() and not path.is_file():
-        path.write_bytes(data)  # a folder raises IsADirectoryError here
-        return
-    with appearing(path) as temporary, open(temporary, "xb") as file:
+    """Write ``data`` to ``path`` as :func:`appearing` does."""
+    with appearing(path) as temporary, open(temporary, "wb") as file:
         file.write(data)

@@ -160,6 +160,17 @@ def test_overwriting_needs_the_same_dtype_and_no_gradients(values, monkeypatch):
     assert torch.equal(kept, x)
 
 
+def test_maps_that_cannot_be_written_to_are_not_overwritten():
+    x, *weights = arguments("gated_convolutions", "AICR", (1, 8, 20, 6))[:8]
+    parts = [weight for weight in weights if weight is not None]
+    with torch.inference_mode():
+        of_inference = x.clone()
+    with torch.no_grad():
+        for t in (of_inference, x[:, :, :1].expand(-1, -1, 5, -1)):
+            expected = ops.gated_feed_forward(t.clone(), *parts)
+            assert torch.equal(ops.gated_feed_forward(t, *parts, overwrite=True), expected)
+
+
 @pytest.mark.parametrize("op, variant", VARIANTS)
 def test_gradients(op, variant):
     args = arguments(op, variant, (2, 4, 3, 4), torch.float64)

@@ -127,3 +127,15 @@ def test_files_move_together(tmp_path: Path) -> None:
         for name in ("2", "1"):
             (folder / name).write_text(name)
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["1", "2"]
+
+
+def test_pipes_and_folders_are_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with appearing(pipe) as target:
+        assert target == pipe
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    with pytest.raises(IsADirectoryError) as caught, appearing(tmp_path):
+        raise AssertionError("a folder is no file")
+    assert caught.value.filename == str(tmp_path)
+    assert list(tmp_path.iterdir()) == [pipe]

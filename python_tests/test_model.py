@@ -15,8 +15,9 @@ from aicr_ext.codec.checkpoint import untrained
 from aicr_ext.model.aicr import AICR, checkerboard
 from aicr_ext.model.config import CONFIGS, get_config
 from aicr_ext.model.entropy import FactorizedPrior, gaussian_bits
+from aicr_ext.model.layers import HybridBlock
 from aicr_ext.model.transforms import RateScale, ToneField
-from aicr_ext.nn import ChannelAttention
+from aicr_ext.nn import ChannelAttention, SpatialAttention
 from aicr_ext.ops import blocks
 from aicr_ext.ops.kernels import plain_torch
 
@@ -206,3 +207,14 @@ def test_the_decoder_can_be_exported(plain):
     latent = torch.randn(1, 192, 5, 3)
     with torch.no_grad():
         torch.testing.assert_close(program.module()(latent, quality), synthesis(latent, quality), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_maps_that_hooks_keep_are_not_overwritten():
+    model, kept = untrained("aicr-t"), []
+    inner = [m for m in model.analysis.modules() if isinstance(m, (HybridBlock, SpatialAttention))]
+    for module in inner:
+        module.register_forward_hook(lambda module, inputs, out: kept.append((out, out.clone())))
+    model.analysis(torch.rand(1, 3, 64, 64), torch.tensor([9]))
+    assert len(kept) == len(inner)
+    assert all(torch.equal(out, copy) for out, copy in kept)

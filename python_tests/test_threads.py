@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import aicr_ext
 from aicr_ext.nn import GELU, PointwiseConv2d
-from aicr_ext.ops import gelu, pointwise_convolution
+from aicr_ext.ops import gelu, pointwise_convolution, steady_convolution
 
 requires_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="a torch without oneDNN")
 
@@ -37,15 +37,29 @@ def draw(*size: int, layout: str = "channels_last") -> Tensor:
 
 @requires_ops
 @requires_onednn
-def test_files_are_the_same_for_any_number_of_threads():
-    """The deepest stage at this size has sums of 256 and 768 terms, which two libraries add in two orders."""
+@pytest.mark.parametrize("size", [(128, 96), (48, 33), (130, 70), (17, 400)])
+def test_files_are_the_same_for_any_number_of_threads(size):
+    """Two libraries add in two orders: sums of 256 and 768 terms in the deepest stage, and what small maps need."""
     codec = aicr_ext.Codec()
-    picture = torch.from_numpy(np.asarray(smooth(128, 96)).copy()).permute(2, 0, 1)
+    picture = torch.from_numpy(np.asarray(smooth(*size)).copy()).permute(2, 0, 1)
     with torch.no_grad():
-        latents = list(with_threads(lambda: codec.latent(picture, 40), (1, 2)))
-    assert torch.equal(*latents)
+        first, *others = with_threads(lambda: codec.latent(picture, 40), (1, 2, 8))
+        assert all(torch.equal(first, other) for other in others)
+        first, *others = with_threads(lambda: codec.model.hyper_analysis(first), (1, 2, 8))
+        assert all(torch.equal(first, other) for other in others)
     files = [codec.compress(picture, quality=40) for _ in with_threads(lambda: picture, (1, 2))]
     assert files[0] == files[1]
+
+
+@requires_onednn
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(1, 9, 6, 5), (1, 192, 1, 1), (2, 48, 12, 9), (1, 64, 3, 40)])
+def test_steady_convolution_does_not_depend_on_threads(size):
+    x, weight, bias = draw(*size), draw(32, size[1], 3, 3), torch.ones(32)
+    first, *others = with_threads(lambda: steady_convolution(x, weight, bias, (2, 2), (1, 1)))
+    assert all(torch.equal(first, other) for other in others)
+    exact = F.conv2d(x.double(), weight.double(), bias.double(), 2, 1)
+    assert_no_worse(first, F.conv2d(x, weight, bias, 2, 1), exact)
 
 
 @requires_onednn

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aicr_ext.model.config import ModelConfig
-from aicr_ext.nn import PointwiseConv2d
+from aicr_ext.nn import PointwiseConv2d, SteadyConv2d
 
 __all__ = [
     "DEFAULT_EXPONENT",
@@ -98,7 +98,7 @@ class ResidualUpsample(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv_up = PointwiseConv2d(channels, 4 * channels)
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = SteadyConv2d(channels, channels, 3, padding=1)
         self.skip = PointwiseConv2d(channels, 4 * channels)
         self.register_buffer("exponents", exponents(2))
 
@@ -115,9 +115,9 @@ class HyperEncoder(nn.Sequential):
         super().__init__(
             DepthConv(n, z),
             FeedForwardAdd(z, config.prior_expansion),
-            nn.Conv2d(z, z, 3, stride=2, padding=1),
+            SteadyConv2d(z, z, 3, stride=2, padding=1),
             nn.LeakyReLU(0.01),
-            nn.Conv2d(z, z, 3, stride=2, padding=1),
+            SteadyConv2d(z, z, 3, stride=2, padding=1),
         )
 
 

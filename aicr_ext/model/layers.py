@@ -22,7 +22,7 @@ class HybridBlock(nn.Module):
         self.feed_forward = GatedFeedForward(channels, expansion)
 
     def forward(self, x: Tensor, *, overwrite: bool = False) -> Tensor:
-        """``overwrite``: without gradients, x may be lost; the result then takes its memory."""
+        """``overwrite``: without gradients, x may be lost, and what the parts compute too; results take its memory."""
         x = self.channel_attention(x, overwrite=overwrite)
-        x = self.spatial_attention(x, overwrite=True)  # what a part has computed nobody else has
-        return self.feed_forward(x, overwrite=True)
+        x = self.spatial_attention(x, overwrite=overwrite)
+        return self.feed_forward(x, overwrite=overwrite)

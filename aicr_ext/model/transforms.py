@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from aicr_ext import ops
 from aicr_ext.model.config import QUALITIES, ModelConfig
 from aicr_ext.model.layers import HybridBlock
-from aicr_ext.nn import GELU, PointwiseConv2d
+from aicr_ext.nn import GELU, PointwiseConv2d, SteadyConv2d
 
 __all__ = ["Analysis", "RateScale", "Synthesis", "step_size"]
 
@@ -65,11 +65,11 @@ class ToneField(nn.Module):
     def __init__(self, width: int = 64) -> None:
         super().__init__()
         self.look = nn.Sequential(
-            nn.Conv2d(9, width // 2, 3, stride=2, padding=1),
+            SteadyConv2d(9, width // 2, 3, stride=2, padding=1),
             GELU(),
-            nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
+            SteadyConv2d(width // 2, width, 3, stride=2, padding=1),
             GELU(),
-            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            SteadyConv2d(width, width, 3, stride=2, padding=1),
             GELU(),
         )
         self.mix = PointwiseConv2d(3 * width, width)
@@ -107,18 +107,23 @@ def _stage(config: ModelConfig, index: int) -> nn.Sequential:
 
 
 def _through(stage: nn.Sequential, x: Tensor, overwrite: bool) -> Tensor:
-    """The blocks of a stage; ``overwrite``: on a map that nobody needs any more."""
+    """The blocks of a stage; ``overwrite``: x may be lost, and so may every map in between."""
     for block in stage:
-        x, overwrite = block(x, overwrite=overwrite), True
+        x = block(x, overwrite=overwrite)
     return x
 
 
+def _is_watched(network: nn.Module) -> bool:
+    """Whether forward hooks see maps, which they may keep."""
+    return bool(nn.modules.module._global_forward_hooks) or any(m._forward_hooks for m in network.modules())
+
+
 def _downsample(cin: int, cout: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(cin, cout // 4, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
+    return nn.Sequential(SteadyConv2d(cin, cout // 4, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
 
 
 def _upsample(cin: int, cout: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(cin, cout * 4, 3, padding=1, bias=False), nn.PixelShuffle(2))
+    return nn.Sequential(SteadyConv2d(cin, cout * 4, 3, padding=1, bias=False), nn.PixelShuffle(2))
 
 
 def _rate_scale(config: ModelConfig, ends: tuple[float, float]) -> RateScale:
@@ -136,10 +141,10 @@ class Analysis(nn.Module):
         widths = config.pyramid
         shuffle = [nn.PixelUnshuffle(config.stem)] if config.stem > 1 else []
         self.tone = ToneField() if config.tone_field else None
-        self.stem = nn.Sequential(*shuffle, nn.Conv2d(3 * config.stem**2, widths[0], 3, padding=1))
+        self.stem = nn.Sequential(*shuffle, SteadyConv2d(3 * config.stem**2, widths[0], 3, padding=1))
         self.stages = nn.ModuleList(_stage(config, i) for i in range(len(config.widths)))
         self.downs = nn.ModuleList(_downsample(a, b) for a, b in itertools.pairwise(widths))
-        self.head = nn.Conv2d(widths[-1], config.latent, 3, padding=1)
+        self.head = SteadyConv2d(widths[-1], config.latent, 3, padding=1)
         if config.linear_shortcut:
             low, high = config.lambdas
             self.linear = PointwiseConv2d(3 * 256, config.latent)
@@ -150,14 +155,14 @@ class Analysis(nn.Module):
 
     def forward(self, x: Tensor, quality: Tensor, taps: list[Tensor] | None = None) -> Tensor:
         """y. ``taps`` collects what a guidance branch compares: the feature that enters the middle stage, and y."""
-        scale = self.scale(quality)
+        scale, overwrite = self.scale(quality), taps is None and not _is_watched(self)
         if self.tone is not None:
             x = self.tone(x)
         h = self.stem(x if self.linear is None else x - 0.5)
         for i, stage in enumerate(self.stages):
             if taps is not None and i == len(self.stages) // 2:
                 taps.append(h)
-            h = _through(stage, h, overwrite=taps is None)
+            h = _through(stage, h, overwrite)
             if i < len(self.downs):
                 h = self.downs[i](h)
             if self.linear is None and i == 1:  # now at 1/4
@@ -176,14 +181,14 @@ class Synthesis(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         widths = config.pyramid[::-1]
-        self.head = nn.Conv2d(config.latent, widths[0], 3, padding=1)
+        self.head = SteadyConv2d(config.latent, widths[0], 3, padding=1)
         ups = [_upsample(a, b) for a, b in itertools.pairwise(widths)]
         stages = [_stage(config, i) for i in reversed(range(len(config.widths)))]
         if len(ups) < len(stages):
             ups.insert(0, nn.Identity())  # the first stage is at 1/16 already
         self.ups, self.stages = nn.ModuleList(ups), nn.ModuleList(stages)
         shuffle = [nn.PixelShuffle(config.stem)] if config.stem > 1 else []
-        self.tail = nn.Sequential(nn.Conv2d(widths[-1], 3 * config.stem**2, 3, padding=1), *shuffle)
+        self.tail = nn.Sequential(SteadyConv2d(widths[-1], 3 * config.stem**2, 3, padding=1), *shuffle)
         if config.linear_shortcut:
             low, high = config.lambdas
             self.linear = PointwiseConv2d(config.latent, 3 * 256)
@@ -193,12 +198,12 @@ class Synthesis(nn.Module):
             self.scale = _rate_scale(config, (2.0, 0.5))
 
     def forward(self, y_hat: Tensor, quality: Tensor) -> Tensor:
-        scale = self.scale(quality)
+        scale, overwrite = self.scale(quality), not _is_watched(self)
         if self.linear is not None:
             y_hat = y_hat * scale
         h = self.head(y_hat)
         for i, (up, stage) in enumerate(zip(self.ups, self.stages, strict=True)):
-            h = _through(stage, up(h), overwrite=True)
+            h = _through(stage, up(h), overwrite)
             if self.linear is None and i == 1:  # now at 1/4
                 h = h * scale
         x = self.tail(h).float()

@@ -3,7 +3,7 @@
 from aicr_ext.nn.attention import ChannelAttention, SpatialAttention, TransposedAttention
 from aicr_ext.nn.feed_forward import GatedConvolutions, GatedFeedForward
 from aicr_ext.nn.norm import LayerNorm2d
-from aicr_ext.nn.steady import GELU, PointwiseConv2d
+from aicr_ext.nn.steady import GELU, PointwiseConv2d, SteadyConv2d
 
 __all__ = [
     "GELU",
@@ -13,5 +13,6 @@ __all__ = [
     "LayerNorm2d",
     "PointwiseConv2d",
     "SpatialAttention",
+    "SteadyConv2d",
     "TransposedAttention",
 ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from aicr_ext import ops
 
-__all__ = ["GELU", "PointwiseConv2d"]
+__all__ = ["GELU", "PointwiseConv2d", "SteadyConv2d"]
 
 
 class GELU(nn.GELU):
@@ -34,3 +34,19 @@ class PointwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.pointwise_convolution(x, self.weight, self.bias)
+
+
+class SteadyConv2d(nn.Conv2d):
+    """A :class:`torch.nn.Conv2d` of one group, zero padding and no dilation; see
+    :func:`aicr_ext.ops.steady_convolution`.
+
+    Parameters, their names and their first values are those of ``nn.Conv2d``.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel, stride, padding, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.steady_convolution(x, self.weight, self.bias, self.stride, self.padding)

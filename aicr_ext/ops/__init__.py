@@ -9,6 +9,7 @@ from aicr_ext.ops.blocks import (
     spatial_attention,
     transposed_attention,
 )
+from aicr_ext.ops.convolution import steady_convolution
 from aicr_ext.ops.decoupled_attention import decoupled_attention
 from aicr_ext.ops.depthwise_gram import depthwise_gram
 from aicr_ext.ops.fold_channel_attention import fold_channel_attention
@@ -32,5 +33,6 @@ __all__ = [
     "layer_norm2d",
     "pointwise_convolution",
     "spatial_attention",
+    "steady_convolution",
     "transposed_attention",
 ]

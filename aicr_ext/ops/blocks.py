@@ -153,9 +153,15 @@ def run(
     compiled = device == "cpu" and torch.compiler.is_compiling() and has_kernel(device)
     if not torch.compiler.is_exporting() and (recompute if torch.is_grad_enabled() else compiled):
         return getattr(torch.ops.aicr_ext, name)(x, *rest, low)
-    overwrite = overwrite and not torch.is_grad_enabled() and not is_traced(x)
+    overwrite = overwrite and not torch.is_grad_enabled() and not is_traced(x) and can_be_written_to(x)
     with torch.autocast(device, enabled=False) if autocast else nullcontext():
         return composed(x, *rest, low, overwrite=overwrite)
+
+
+def can_be_written_to(x: Tensor) -> bool:
+    """Not so for tensors of inference mode outside of it, and where several elements share a place."""
+    shared = any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True))
+    return not shared and (torch.is_inference_mode_enabled() or not x.is_inference())
 
 
 def transposed_attention(
@@ -249,10 +255,14 @@ def composed_transposed_attention(
 
     def value_branch(block: Tensor, keep: slice) -> Tensor:
         v = project(block, keep, slice(2 * c, 3 * c))
-        out = pixels(v) @ folded
-        if project_out_bias is not None:
-            out = out + project_out_bias.to(low)
-        return out.unflatten(1, v.shape[2:]).permute(0, 3, 1, 2)
+        bias = None if project_out_bias is None else project_out_bias.to(low)
+        if x.device.type == "cpu" and len(x) and not torch.is_grad_enabled() and not is_traced(x):
+            # the same bits for any number of threads, which products of few rows do not have
+            matrices = folded[:, :, :, None, None]
+            out = torch.cat([pointwise_convolution(*one) for one in zip(v.split(1), matrices, strict=True)])
+        else:
+            out = (pixels(v) @ folded.transpose(1, 2)).unflatten(1, v.shape[2:]).permute(0, 3, 1, 2)
+        return out if bias is None else out + bias[:, None, None]
 
     def score_sums(x: Tensor, context: Tensor | None) -> list[Tensor]:
         if context is None:
@@ -279,7 +289,7 @@ def composed_transposed_attention(
     else:
         sums = score_sums(x, context)
         folded = fold_attention(score_map(*sums, temperature, scale), project_out)
-    folded = folded.transpose(1, 2).to(low)
+    folded = folded.to(low)
     if context is None:
         return over_strips(x, 2 * c, reach, value_branch, residual, overwrite)
     out = over_strips(context, 2 * c, reach, value_branch, residual=False)

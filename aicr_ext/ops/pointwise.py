@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import conv_flop_count, flop_registry, register_flop_formula
 
-__all__ = ["is_traced", "pointwise_convolution"]
+__all__ = ["has_onednn", "is_traced", "pointwise_convolution"]
 
 
 def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -40,7 +40,7 @@ def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None)
         # The layout of a single pixel is ambiguous, and oneDNN shares its sum among threads.
         x = x.expand(-1, -1, -1, 2)
     x = x.contiguous(memory_format=torch.channels_last)
-    if x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") and _has_onednn():
+    if x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") and has_onednn():
         out = torch.ops.aten.mkldnn_convolution(x, weight, bias, [0, 0], [1, 1], [1, 1], 1)
     else:
         out = F.conv2d(x, weight, bias)
@@ -59,7 +59,8 @@ def _built_with_onednn() -> bool:
     return torch.backends.mkldnn.is_available()
 
 
-def _has_onednn() -> bool:
+def has_onednn() -> bool:
+    """Whether this torch has oneDNN, and may use it."""
     return _built_with_onednn() and torch.backends.mkldnn.enabled
 
 

@@ -92,8 +92,9 @@ class Capture:
 
     def save(self, path: str | Path) -> None:
         """Writes the calls to a file, which appears whole or not at all."""
-        with appearing(path) as temporary:
-            torch.save({"format": _FORMAT, "calls": [tuple(call) for call in self.calls.values()]}, temporary)
+        content = {"format": _FORMAT, "calls": [tuple(call) for call in self.calls.values()]}
+        with appearing(path) as temporary, open(temporary, "wb") as file:
+            torch.save(content, file)
 
 
 def _size(arguments: object) -> int:

@@ -87,7 +87,7 @@ def join(folder: str | Path, path: str | Path, name: str | None = None) -> Path:
         raise ValueError(f"{folder / foreign[0]}: not in {listing.name}; it belongs to another cut of {name}")
     whole = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with appearing(path) as temporary, open(temporary, "xb") as target:
+    with appearing(path) as temporary, open(temporary, "wb") as target:
         for part in expected.values():
             digest = hashlib.sha256()
             with open(folder / part["name"], "rb") as file:

@@ -20,8 +20,8 @@ _FREE = {"start", "device", "compile", "workers", "report_every", "save_every"}
 
 def save_state(path: Path, state: dict[str, object]) -> None:
     """Writes a state, whole or not at all."""
-    with appearing(path) as temporary:
-        torch.save(state, temporary)
+    with appearing(path) as temporary, open(temporary, "wb") as file:  # a path would get its name into the file
+        torch.save(state, file)
 
 
 def load_state(path: Path) -> dict[str, object]:
