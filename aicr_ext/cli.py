@@ -19,16 +19,25 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import cli_eval, cli_profile
-from .cli_options import add_device, add_precision, add_threads, whole
-from .train import command as training
+from . import cli_eval, cli_profile, cli_train
+from .cli_options import (
+    FAILED,
+    INTERRUPTED,
+    OK,
+    SETUP,
+    USAGE,
+    SetupError,
+    UsageError,
+    add_device,
+    add_precision,
+    add_threads,
+    whole,
+)
 
 if TYPE_CHECKING:
     from . import Codec
 
 __all__ = ["main"]
-
-OK, FAILED, USAGE, SETUP, INTERRUPTED = 0, 1, 2, 3, 130
 
 SUFFIX = ".aicr"
 
@@ -40,14 +49,6 @@ exit codes:
   3    the model, the device or a compiled library could not be set up
   130  interrupted; finished files stay, no half-written file does
 """
-
-
-class UsageError(Exception):
-    """Arguments that parse but make no sense together."""
-
-
-class SetupError(Exception):
-    """The codec could not be made ready, so no file can work."""
 
 
 class Job(NamedTuple):
@@ -132,7 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("eval", _eval, "measure rate and distortion of codecs on folders of pictures")
     cli_eval.add_arguments(sub)
     sub = command("train", _train, "train a model on a folder of photographs")
-    training.add_arguments(sub)
+    cli_train.add_arguments(sub)
 
     sub = command("profile", _profile, "show where the time goes, beside what the machine could do")
     cli_profile.add_arguments(sub)
@@ -262,12 +263,12 @@ def _doctor(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     try:
-        options = training.options_of(args)
+        options = cli_train.options_of(args)
     except (OSError, TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     args.device, args.threads = options.device, None
     _prepare(args)
-    training.run(args, options, _say)
+    cli_train.run(args, options, _say)
     return OK
 
 

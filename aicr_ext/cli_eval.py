@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli_options import add_device, add_precision, add_threads, whole
+from .cli_options import SetupError, UsageError, add_device, add_precision, add_threads, whole
 
 if TYPE_CHECKING:
     from .evaluate import Cascade, DataSet, ModelCodec
@@ -113,17 +113,16 @@ def evaluate(args: argparse.Namespace, say: Callable[[str], None], prepare: Call
     from .evaluate.report import Report
     from .evaluate.run import steps
 
-    usage, setup = _errors()
     try:
         for module in ("pytorch_msssim", "bjontegaard", *["matplotlib"] * bool(args.plot)):
             load(module)
         if args.lpips:
             load("lpips", "perceptual")
     except MissingPackageError as error:
-        raise setup(str(error)) from error
+        raise SetupError(str(error)) from error
     for file in (args.plot, args.sheet):
         if file and not file.suffix:
-            raise usage(f"{file}: no suffix to choose the image format by, such as .png")
+            raise UsageError(f"{file}: no suffix to choose the image format by, such as .png")
     sets = _sets(args)
     anchors = _anchors(args.anchors, sets)
     prepare()
@@ -158,13 +157,12 @@ def evaluate(args: argparse.Namespace, say: Callable[[str], None], prepare: Call
 def _sets(args: argparse.Namespace) -> list[DataSet]:
     from .evaluate import Synthetic, open_folder
 
-    usage, _ = _errors()
     if not args.folders and not args.no_target:
-        raise usage("no FOLDER given")
+        raise UsageError("no FOLDER given")
     try:
         degradations = [None if text == NO_DEGRADATION else Synthetic(text) for text in args.degrade]
     except ValueError as error:
-        raise usage(str(error)) from error
+        raise UsageError(str(error)) from error
     sets = []
     for text in args.folders:
         name, folder = _labelled(text)
@@ -175,21 +173,20 @@ def _sets(args: argparse.Namespace) -> list[DataSet]:
         sets.append(open_folder(folder, name=name, target=False, limit=args.limit))
     labels = [data.label for data in sets]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        raise usage(f"two data sets are called {', '.join(twice)}; give them names: NAME=FOLDER")
+        raise UsageError(f"two data sets are called {', '.join(twice)}; give them names: NAME=FOLDER")
     return sets
 
 
 def _models(args: argparse.Namespace) -> dict[str, str]:
     """Names or paths by label."""
-    usage, _ = _errors()
     models: dict[str, str] = {}
     for text in args.model or ["aicr-t"]:
         label, model = _labelled(text)
         label = label or Path(model).stem
         if not re.fullmatch(r"[\w.\-]+", label):
-            raise usage(f"model label {label!r}: letters, digits, '.', '-' and '_' are accepted")
+            raise UsageError(f"model label {label!r}: letters, digits, '.', '-' and '_' are accepted")
         if label in models:
-            raise usage(f"two models are called {label}; give them labels: LABEL={model}")
+            raise UsageError(f"two models are called {label}; give them labels: LABEL={model}")
         models[label] = model
     return models
 
@@ -199,7 +196,6 @@ def _codecs(args: argparse.Namespace, models: dict[str, str]) -> list[Cascade]:
     from .evaluate import build_codecs
     from .evaluate.specs import uses_models
 
-    usage, setup = _errors()
     loaded: dict[str, ModelCodec] = {}
     ours, others = _qualities(args.qualities)
     if uses_models(args.codecs, list(models)):
@@ -207,28 +203,28 @@ def _codecs(args: argparse.Namespace, models: dict[str, str]) -> list[Cascade]:
         for codec in loaded.values():
             codec.qualities = ours or codec.qualities
     elif ours or args.model:
-        raise usage(f"--model and whole numbers in --qualities are for our codec, and --codecs {args.codecs} has none")
+        raise UsageError(
+            f"--model and whole numbers in --qualities are for our codec, and --codecs {args.codecs} has none"
+        )
     try:
         return build_codecs(args.codecs, loaded, others)
     except MissingPackageError as error:
-        raise setup(str(error)) from error
+        raise SetupError(str(error)) from error
     except ValueError as error:
-        raise usage(str(error)) from error
+        raise UsageError(str(error)) from error
 
 
 def _load(label: str, model: str, device: str | None, precision: str) -> ModelCodec:
     from .evaluate import ModelCodec
 
-    _, setup = _errors()
     try:
         return ModelCodec(model, name=label, device=device, precision=precision)
     except Exception as error:
-        raise setup(f"cannot set up model {model!r}: {error}") from error
+        raise SetupError(f"cannot set up model {model!r}: {error}") from error
 
 
 def _qualities(texts: Sequence[str]) -> tuple[list[int], dict[str, list[float]]]:
     """Ours, and those of codecs by name."""
-    usage, _ = _errors()
     ours, others = [], {}
     for text in texts:
         name, equals, values = text.rpartition("=")
@@ -238,9 +234,9 @@ def _qualities(texts: Sequence[str]) -> tuple[list[int], dict[str, list[float]]]
                 continue
             ours.append(int(text))
         except ValueError:
-            raise usage(f"--qualities {text}: expected a number 0 to 63, or CODEC=NUMBER,NUMBER") from None
+            raise UsageError(f"--qualities {text}: expected a number 0 to 63, or CODEC=NUMBER,NUMBER") from None
         if not 0 <= ours[-1] <= 63:
-            raise usage(f"--qualities {text}: ours are 0 to 63")
+            raise UsageError(f"--qualities {text}: ours are 0 to 63")
     return ours, others
 
 
@@ -248,7 +244,6 @@ def _anchors(texts: Sequence[str], sets: Sequence[DataSet]) -> dict[str, dict[st
     """Published curves by label of data set."""
     from .evaluate import read_anchors
 
-    usage, _ = _errors()
     found: dict[str, dict] = {}
     for text in texts:
         labels = [data.label for data in sets if text.startswith(f"{data.label}=")]
@@ -258,7 +253,7 @@ def _anchors(texts: Sequence[str], sets: Sequence[DataSet]) -> dict[str, dict[st
             file = text[len(labels[0]) + 1 :]
         elif not (labels := [data.label for data in sets if data.kind == "clean"]):
             known = ", ".join(data.label for data in sets)
-            raise usage(f"--anchors {text}: no clean data set here; name the one it is for, SET=JSON: {known}")
+            raise UsageError(f"--anchors {text}: no clean data set here; name the one it is for, SET=JSON: {known}")
         names = ""
         if not Path(file).exists():
             file, _, names = file.rpartition(":") if ":" in file else (file, "", "")
@@ -281,12 +276,6 @@ def _named(file: Path, data: DataSet, sets: Sequence[DataSet]) -> Path:
     if len(sets) == 1:
         return file
     return file.with_name(f"{file.stem}-{re.sub(r'[^A-Za-z0-9.]+', '-', data.label)}{file.suffix}")
-
-
-def _errors() -> tuple[type[Exception], type[Exception]]:
-    from .cli import SetupError, UsageError
-
-    return UsageError, SetupError
 
 
 def _rate(text: str) -> float:

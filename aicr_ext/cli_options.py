@@ -1,14 +1,36 @@
-"""Options that several commands of ``aicr`` have, and numbers with a range."""
+"""What the commands of ``aicr`` share: exit codes, the two errors that have one of their own, options."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
 
-__all__ = ["add_device", "add_precision", "add_threads", "whole"]
+__all__ = [
+    "FAILED",
+    "INTERRUPTED",
+    "OK",
+    "SETUP",
+    "USAGE",
+    "SetupError",
+    "UsageError",
+    "add_device",
+    "add_precision",
+    "add_threads",
+    "whole",
+]
+
+OK, FAILED, USAGE, SETUP, INTERRUPTED = 0, 1, 2, 3, 130
 
 #: Those of :mod:`aicr_ext.model.precision`, which would bring torch.
 PRECISIONS = ("float32", "bfloat16", "auto")
+
+
+class UsageError(Exception):
+    """Arguments that parse but make no sense together."""
+
+
+class SetupError(Exception):
+    """The codec could not be made ready, so no file can work."""
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:

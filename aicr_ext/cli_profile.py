@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .cli_options import add_device, add_precision, add_threads, whole
+from .cli_options import FAILED, OK, SetupError, UsageError, add_device, add_precision, add_threads, whole
 
 __all__ = ["add_arguments", "run"]
 
@@ -65,11 +65,14 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, prepare: Callable[[], None]) -> int:
     """Runs ``aicr profile``; the exit code."""
-    from .cli import FAILED, OK
-
     if args.dry_run is not None:
         return OK if _dry_run(args) else FAILED
+    _check(args)
     prepare()
+    if _kind(args) == "cuda":
+        import torch
+
+        torch.cuda.set_device(args.device)  # events and waits are those of the current device
     if args.what == "codec":
         _codec(args)
     elif args.repeat:
@@ -77,6 +80,32 @@ def run(args: argparse.Namespace, prepare: Callable[[], None]) -> int:
     else:
         _compare(args)
     return OK
+
+
+def _check(args: argparse.Namespace) -> None:
+    """What would otherwise show after minutes, or not at all."""
+    of_the_codec = ("capture", "trace", "roofline")
+    of_operators = ("repeat", "only", "compile", "nchw")
+    foreign = of_operators if args.what == "codec" else of_the_codec
+    for name in foreign:
+        if getattr(args, name):
+            where = "an operator or a file of calls" if args.what == "codec" else "the codec"
+            raise UsageError(f"--{name} is for {where}, not for {args.what!r}")
+    if args.only and not Path(args.what).is_file():
+        raise UsageError(f"--only takes from a file of calls, and {args.what!r} is none")
+    if args.trace and args.trace.suffix != ".json":
+        raise UsageError(f"{args.trace}: a trace needs the suffix .json")
+    for file in (args.csv, args.capture, args.trace, args.roofline):
+        if file and not file.absolute().parent.is_dir():
+            raise UsageError(f"{file}: there is no such folder")
+    if args.roofline:
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise SetupError("--roofline needs matplotlib: pip install aicr_ext[train]") from error
+        known = sorted(Figure().canvas.get_supported_filetypes())
+        if args.roofline.suffix[1:] not in known:
+            raise UsageError(f"{args.roofline}: the suffix must be one of {', '.join(known)}")
 
 
 def _size(text: str) -> tuple[int, ...]:
@@ -118,6 +147,7 @@ def _codec(args: argparse.Namespace) -> None:
     from . import Codec
     from .profiling import measure_roofs, profile
     from .profiling.capture import Capture
+    from .profiling.compare import fastest_in_turns
     from .profiling.report import as_lines, draw_roofline, operator_table, write_table
 
     device, kind = args.device or "cpu", _kind(args)
@@ -134,7 +164,7 @@ def _codec(args: argparse.Namespace) -> None:
     capture = Capture() if args.capture else None
     everything, lines = [], []
     for name, call in phases.items():
-        seconds = _fastest(call, kind, args.rounds)
+        (seconds,) = fastest_in_turns([call], kind, seconds=0.0, rounds=args.rounds)
         rows = profile(call, args.rounds, device=device, roofs=roofs, capture=capture, nvtx=args.nvtx)
         table = operator_table(rows, seconds, args.top)
         print(f"\n{name}, {width} x {height}, quality {args.quality}: {1e3 * seconds:.1f} ms\n")
@@ -162,12 +192,6 @@ def _picture(width: int, height: int) -> object:
     return (smooth + grain).clamp(0, 1).mul(255).round().byte()
 
 
-def _fastest(call: Callable[[], object], kind: str, rounds: int) -> float:
-    from .profiling.compare import fastest_in_turns
-
-    return min(fastest_in_turns([call], kind, seconds=0.0) for _ in range(max(1, rounds // 3)))[0]
-
-
 def _about(roofs: object, threads: int) -> str:
     memory, cache = roofs.copy[max(roofs.copy)] / 1e9, max(roofs.copy.values()) / 1e9
     products = ", ".join(f"{name} {rate / 1e9:.3g} GFLOP/s" for name, rate in roofs.product.items())
@@ -193,7 +217,6 @@ def _trace(phases: dict[str, Callable[[], object]], kind: str, path: Path) -> No
 def _calls(args: argparse.Namespace) -> list:
     import torch
 
-    from .cli import UsageError
     from .profiling.capture import load_calls
     from .profiling.cases import CASES, make_call
 
@@ -235,7 +258,7 @@ def _repeat(args: argparse.Namespace) -> None:
             if args.nvtx and _kind(args) == "cuda":
                 torch.cuda.nvtx.range_push(str(call))
             for _ in range(args.repeat):
-                call.operator(*call.arguments)
+                call.operator(*call.fresh())
             if args.nvtx and _kind(args) == "cuda":
                 torch.cuda.nvtx.range_pop()
     if _kind(args) == "cuda":

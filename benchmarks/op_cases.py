@@ -114,7 +114,7 @@ def fold_channel_attention_case(channels: int, groups: int = 4) -> Case:
         return scores.float(), q_norm.float().abs() + 1, k_norm.float().abs() + 1, *weights
 
     definition = plain.fold_channel_attention_reference
-    one = ("channels_last",)
+    one = ("nchw",)  # scores are no map
     return Case("fold_channel_attention", shape, fold_channel_attention, definition, sizes, one, prepare)
 
 

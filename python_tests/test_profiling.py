@@ -13,13 +13,18 @@ from shell import aicr
 
 from aicr_ext import ops
 from aicr_ext.cli import FAILED, OK, USAGE
+from aicr_ext.codec.tables import gaussian_tables
+from aicr_ext.ops import rans
 from aicr_ext.profiling import Roofs, measure_roofs, profile
-from aicr_ext.profiling.capture import Capture, load_calls
+from aicr_ext.profiling.capture import Call, Capture, load_calls
 from aicr_ext.profiling.cases import CASES, make_call
-from aicr_ext.profiling.compare import compare
+from aicr_ext.profiling.compare import compare, fastest_in_turns
 from aicr_ext.profiling.costs import bytes_moved, signature
 from aicr_ext.profiling.report import as_lines, draw_roofline, operator_table
 from aicr_ext.profiling.resources import KernelResources, read_build_log
+from benchmarks import op_cases
+
+BLOCKS = ("gated_convolutions", "spatial_attention", "transposed_attention")
 
 ROOFS = Roofs("cpu", {1 << 20: 1e9, 1 << 24: 1e8}, {"float32": 1e10})
 
@@ -124,6 +129,28 @@ def test_other_files_hold_no_calls(tmp_path, content):
         list(load_calls(path))
 
 
+def test_calls_that_change_their_arguments_begin_alike_every_time():
+    symbols, index = torch.arange(-20, 20).short(), torch.full((40,), 60).byte()
+    tables, splits = gaussian_tables().tensor, torch.tensor([0, 40])
+    data, ends = rans.rans_encode([symbols], [index], [tables], [splits])
+    state = rans.rans_decode_begin(data, ends)
+    call = Call("rans_decode_step", [state.clone(), data, index, tables, splits])
+    assert compare(call, ROOFS)["us"] > 0
+    assert torch.equal(call.arguments[0], state)
+    assert torch.equal(call.operator(*call.fresh()), symbols)
+
+
+def test_the_fastest_of_so_many_runs_is_taken():
+    runs, made = [], []
+    fastest_in_turns([runs.append, runs.append], "cpu", seconds=0.0, rounds=3, prepare=lambda: made.append(0) or [1])
+    assert (len(runs), len(made)) == (2 + 2 * 3, 8)
+
+
+def test_benchmark_and_profile_know_the_same_operators():
+    ours = {name.removesuffix("_case") for name in vars(op_cases) if name.endswith("_case")} | set(BLOCKS)
+    assert ours - {"pointwise_convolution"} == set(CASES)
+
+
 def test_tables_have_the_rest_in_one_line():
     x = torch.rand(1, 8, 16, 16)
     rows = profile(lambda: F.gelu(F.relu(x) + 1), roofs=ROOFS)
@@ -210,6 +237,12 @@ def test_command_operator(tmp_path, capsys):
     [
         (["sort"], "'sort' is neither 'codec' nor a file nor an operator; operators: decoupled_attention, "),
         (["--size", "80"], "'80' is not WIDTHxHEIGHT"),
+        (["--repeat", "3"], "--repeat is for an operator or a file of calls, not for 'codec'"),
+        (["gelu_gate", "--trace", "t.json"], "--trace is for the codec, not for 'gelu_gate'"),
+        (["gelu_gate", "--only", "gelu_gate"], "--only takes from a file of calls, and 'gelu_gate' is none"),
+        (["--trace", "t.json.gz"], "t.json.gz: a trace needs the suffix .json"),
+        (["--csv", "missing/table.csv"], "missing/table.csv: there is no such folder"),
+        (["--roofline", "roof.xyz"], "roof.xyz: the suffix must be one of eps, jpeg, "),
         (["gelu_gate", "--shape", "1x8x0x4"], "'1x8x0x4' is not BxCxHxW"),
     ],
 )

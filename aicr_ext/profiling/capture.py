@@ -56,6 +56,12 @@ class Call(NamedTuple):
 
         return definition
 
+    def fresh(self) -> list:
+        """The arguments, with a copy of those that the operator writes to: every run begins alike."""
+        written = [a.alias_info is not None and a.alias_info.is_write for a in self.operator._schema.arguments]
+        pairs = zip(self.arguments, written, strict=False)
+        return [a.clone() if changes and isinstance(a, Tensor) else a for a, changes in pairs]
+
     def to(self, device: str | torch.device) -> Call:
         """The same with its tensors on a device."""
         return Call(self.name, [_moved(argument, device) for argument in self.arguments])

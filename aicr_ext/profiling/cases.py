@@ -21,6 +21,22 @@ def _decoupled_attention(shape: Shape, draw: Draw) -> list:
     return [draw(shape), draw(shape), draw((channels, 1, 1, 5)), draw((channels, 1, 5, 1))]
 
 
+def _depthwise_gram(shape: Shape, draw: Draw) -> list:
+    groups = 4 if shape[1] % 8 == 0 else 1
+    return [draw(shape), draw((shape[1], 1, 3, 3)), None, groups]
+
+
+def _fold_channel_attention(shape: Shape, draw: Draw) -> list:
+    """For a map of so many channels in four groups, of scores and norms as a few pixels give them."""
+    batch, channels = shape[:2]
+    depth = channels // 4
+    if 4 * depth != channels:
+        raise ValueError(f"fold_channel_attention: channels must be a multiple of 4 here, got {channels}")
+    scores = draw((batch, 4, depth, depth)).float()
+    norms = [draw((batch, 4, depth)).float().abs() + 1 for _ in range(2)]
+    return [scores, *norms, draw((4,)), draw((channels, channels, 1, 1))]
+
+
 def _gated_depthwise_conv3x3(shape: Shape, draw: Draw) -> list:
     return [draw(shape), draw((shape[1], 1, 3, 3)), None, True]
 
@@ -60,6 +76,8 @@ def _gated_convolutions(shape: Shape, draw: Draw) -> list:
 #: The arguments, as the schema has them, that go with a feature map of some shape; ``draw`` makes tensors.
 CASES: dict[str, Callable[[Shape, Draw], list]] = {
     "decoupled_attention": _decoupled_attention,
+    "depthwise_gram": _depthwise_gram,
+    "fold_channel_attention": _fold_channel_attention,
     "gated_convolutions": _gated_convolutions,
     "gated_depthwise_conv3x3": _gated_depthwise_conv3x3,
     "gelu_gate": _gelu_gate,

@@ -14,25 +14,38 @@ from aicr_ext.profiling.roofs import Roofs
 __all__ = ["compare", "fastest_in_turns"]
 
 
-def fastest_in_turns(calls: Sequence[Callable[[], object]], device: str, seconds: float = 0.3) -> list[float]:
-    """The shortest duration of each call in seconds; they take turns, at least five after one to warm up."""
+def fastest_in_turns(
+    calls: Sequence[Callable[..., object]],
+    device: str,
+    seconds: float = 0.3,
+    rounds: int = 5,
+    prepare: Callable[[], Sequence[object]] = tuple,
+) -> list[float]:
+    """The shortest duration of each call in seconds; they take turns, after one to warm up.
+
+    Args:
+        calls: get what ``prepare`` has made just before, outside of the time measured.
+        device: where they run; on ``"cuda"`` each is waited for.
+        seconds, rounds: at least so much time for each, and so many runs.
+    """
 
     def wait() -> None:
         if device == "cuda":
             torch.cuda.synchronize()
 
     for call in calls:
-        call()
-    wait()
+        call(*prepare())
     best = [float("inf")] * len(calls)
-    end, rounds = time.perf_counter() + seconds * len(calls), 0
-    while rounds < 5 or time.perf_counter() < end:
+    end, done = time.perf_counter() + seconds * len(calls), 0
+    while done < rounds or time.perf_counter() < end:
         for i, call in enumerate(calls):
+            arguments = prepare()
+            wait()
             start = time.perf_counter()
-            call()
+            call(*arguments)
             wait()
             best[i] = min(best[i], time.perf_counter() - start)
-        rounds += 1
+        done += 1
     return best
 
 
@@ -49,14 +62,13 @@ def compare(call: Call, roofs: Roofs, *, compiled: bool = False) -> dict[str, ob
         definition in plain torch, no formula, or nothing was asked for.
     """
     definition = call.definition
-    ways: list[Callable[[], object]] = [lambda: call.operator(*call.arguments)]
+    ways: list[Callable[..., object]] = [call.operator]
     if definition is not None:
-        ways.append(lambda: definition(*call.arguments))
+        ways.append(definition)
         if compiled:
-            faster = torch.compile(definition, fullgraph=True, dynamic=False)
-            ways.append(lambda: faster(*call.arguments))
-    own, *others = fastest_in_turns(ways, roofs.device)
-    result = call.operator(*call.arguments)
+            ways.append(torch.compile(definition, fullgraph=True, dynamic=False))
+    own, *others = fastest_in_turns(ways, roofs.device, prepare=call.fresh)
+    result = call.operator(*call.fresh())
     size = bytes_moved(call.arguments, result)
     operations = flops(call.operator, tuple(call.arguments), {}, result)
     dtype = str(next(tensors_in(call.arguments)).dtype).removeprefix("torch.")

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from aicr_ext.cli_options import add_device
+from .cli_options import add_device
 
 __all__ = ["add_arguments", "options_of", "run"]
 
