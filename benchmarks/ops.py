@@ -14,9 +14,9 @@ run, in turns.
   operator with several results it is that of the first.
 * The backward columns are about the gradients of all arguments, after one forward pass.
 
-Operators without a CPU kernel are measured on a GPU only. There, times are between events, each call on a cache of other
-data. With ``--threads 1`` on a CPU they are processor time, to which other programs on the machine add nothing. The file
-of ``--csv`` is written anew after each case, so that a run that is stopped leaves what it has measured.
+Operators without a CPU kernel are measured on a GPU only. There, times are between events, each call on a cache of
+other data. With ``--threads 1`` on a CPU they are processor time, to which other programs on the machine add nothing.
+The file of ``--csv`` is written anew after each case, so that a run that is stopped leaves what it has measured.
 """
 
 from __future__ import annotations
@@ -170,6 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, help="CPU threads (default: what torch chooses)")
     parser.add_argument("--seconds", type=float, default=0.3, help="time for each call (default: %(default)s)")
     parser.add_argument("--ops", nargs="+", help="only these operators")
+    parser.add_argument("--channels", type=int, nargs="+", help="only shapes with so many")
     parser.add_argument("--compiled", action="store_true", help="also torch.compile of every definition")
     parser.add_argument("--quick", action="store_true", help="one small shape of every operator: to see that it runs")
     parser.add_argument("--csv", help="also write the table to this file")
@@ -193,7 +194,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     print()
     rows: list[dict[str, object]] = []
     facts = circumstances(options.device)
-    for case in (case for case in cases if case.op in (options.ops or known)):
+    wanted = [case for case in cases if case.op in (options.ops or known)]
+    if options.channels:
+        wanted = [case for case in wanted if case.shape[1] in options.channels]
+    if not wanted:
+        parser.error(f"no operator has a shape with {' or '.join(map(str, options.channels))} channels")
+    for case in wanted:
         for dtype in dtypes:
             rows += run(case, dtype, options.device, options.seconds, options.compiled)
         if options.csv:

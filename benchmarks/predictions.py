@@ -1,9 +1,10 @@
-"""What an H200 should make of kernels, codec and coder, worked out before it is measured: ``python -m benchmarks.predictions``.
+"""What an H200 should make of kernels, codec and coder, before it is measured: ``python -m benchmarks.predictions``.
 
-Bytes and operations are those of the calls that the networks make (``network_calls.py``). The floor divides them by what
-the GPU can do at best; the expectation, by the shares of that which are written down here, plus the time that a launch
-takes. ``--measured FOLDER`` fills in what ``kernels.csv``, ``speed-cuda.csv`` and ``coder-streams.csv`` of a run of
-``gpu_run.sh`` say. ``--device cuda --csv kernels.csv`` makes the first of these: each kernel, on its own, on a cold cache.
+Bytes and operations are those of the calls that the networks make (``network_calls.py``). The floor divides them by
+what the GPU can do at best; the expectation, by the shares of that which are written down here, plus the time that a
+launch takes. ``--measured FOLDER`` fills in what ``kernels.csv``, ``speed-cuda.csv`` and ``coder-streams.csv`` of a run
+of ``gpu_run.sh`` say. ``--device cuda --csv kernels.csv`` makes the first of these: each kernel by itself, on a cold
+cache.
 """
 
 from __future__ import annotations
@@ -23,12 +24,19 @@ from .timing import circumstances, measure_events, measure_together, write_csv
 
 MODELS, SIZE = ("aicr-t", "aicr-s"), (768, 512)
 PRECISIONS, BATCHES = ("bfloat16", "float32"), (1, 16)
+KERNELS = (
+    "decoupled_attention",
+    "depthwise_gram",
+    "fold_channel_attention",
+    "gated_depthwise_conv3x3",
+    "layer_norm2d",
+)
 STREAMS = (1, 16, 256, 4096, 16384)
 #: Measurements, once there are any.
 MEASURED = Path(__file__).parent / "results" / "h200"
 
-# The H200: bytes per second of its memory; operations per second of tensor cores (bfloat16, dense), of the float32 units,
-# and of the int32 units, which are half as many; multiprocessors; clock, in Hz, that these rates belong to.
+# The H200: bytes per second of its memory; operations per second of tensor cores (bfloat16, dense), of the float32
+# units, and of the int32 units, which are half as many; multiprocessors; clock, in Hz, that these rates belong to.
 MEMORY, TENSOR, FLOAT32, INT32, PROCESSORS, CLOCK = 4.8e12, 989e12, 67e12, 33.5e12, 132, 1.98e9
 
 # Expectations: shares of the rates above; seconds that a launch costs a kernel by itself, and within a graph; seconds
@@ -36,8 +44,9 @@ MEMORY, TENSOR, FLOAT32, INT32, PROCESSORS, CLOCK = 4.8e12, 989e12, 67e12, 33.5e
 OF_MEMORY, OF_TENSOR, OF_UNITS = 0.6, 0.4, 0.4
 LAUNCH, NODE, QUEUE = 4e-6, 1.5e-6, 7e-6
 
-# The coder, whose warp takes 32 symbols at a time: cycles from one such round to the next, which a stream by itself waits
-# for, and instructions of a round, of which all warps of a multiprocessor issue two per cycle. Blocks of one warp: 32 of them.
+# The coder, whose warp takes 32 symbols at a time: cycles from one such round to the next, which a stream by itself
+# waits for, and instructions of a round, of which all warps of a multiprocessor issue two per cycle. It holds 32
+# blocks, each of one warp.
 ROUND_CYCLES = {"encode": 2000, "decode": 1000}
 ROUND_INSTRUCTIONS = {"encode": 600, "decode": 300}
 ISSUED, RESIDENT = 2.0, 32
@@ -46,7 +55,7 @@ Row = dict[str, object]
 
 
 def operation_seconds(call: NetworkCall, tensor: float = TENSOR, units: float = FLOAT32) -> float:
-    """The least time for the operations of a call: tensor cores compute products of 16-bit maps, other units the rest."""
+    """The least time for a call's operations: tensor cores compute products of 16-bit maps, other units the rest."""
     if call.dtype == "int16":
         return call.flops / (units * INT32 / FLOAT32)
     if call.dtype != "bfloat16":
@@ -174,11 +183,13 @@ def read(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
 
 
-def measure_kernels(device: str, seconds: float, path: str | None) -> list[Row]:
+def measure_kernels(wanted: Sequence[str] | None, device: str, seconds: float, path: str | None) -> list[Row]:
     """Times of the kernels at their shapes, beside what was expected. The file grows with every kernel."""
     rows: list[Row] = []
     facts = circumstances(device)
     for (name, shape), (model, calls) in kernel_calls().items():
+        if wanted and name not in wanted:
+            continue
         operator = getattr(torch.ops.aicr_ext, name)
         for precision, call in calls.items():
             arguments = call.drawn(device)
@@ -198,10 +209,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--measured", type=Path, default=MEASURED, help="results to fill in (default: %(default)s)")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="measure the kernels there instead")
     parser.add_argument("--seconds", type=float, default=0.05, help="for each kernel (default: %(default)s)")
+    parser.add_argument("--kernels", nargs="+", choices=KERNELS, help="with --device: only these")
     parser.add_argument("--csv", help="also write the kernels that were measured to this file")
     options = parser.parse_args(argv)
     if options.device:
-        print(as_lines(measure_kernels(options.device, options.seconds, options.csv)))
+        print(as_lines(measure_kernels(options.kernels, options.device, options.seconds, options.csv)))
         return
     for title, rows in (("Kernels", kernel_rows), ("Codec", codec_rows), ("Coder", coder_rows)):
         print(f"## {title}\n\n{as_lines(rows(options.measured))}\n")
