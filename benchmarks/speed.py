@@ -94,10 +94,10 @@ def measured(model: str, width: int, height: int, path: str, precision: str) -> 
     }
 
 
-def device_paths() -> list[str]:
-    """The ways to run the codec on a device; "graphs" if this version of it has them."""
+def device_paths(device: str) -> list[str]:
+    """The ways to run the codec on a device; CUDA graphs if this version of it has them."""
     paths = ["aicr_ext", "eager"]
-    if "cuda_graphs" in inspect.signature(aicr_ext.Codec).parameters:
+    if device == "cuda" and "cuda_graphs" in inspect.signature(aicr_ext.Codec).parameters:
         paths.insert(0, "aicr_ext, graphs")
     return paths
 
@@ -140,7 +140,7 @@ def table_of_device(args: argparse.Namespace) -> None:
     rows: list[dict[str, object]] = []
     failed = []
     facts = circumstances(args.device)
-    wanted = product(args.models, args.precision, args.batch, device_paths())
+    wanted = product(args.models, args.precision, args.batch, device_paths(args.device))
     for model, precision, batch, path in wanted:
         try:
             row = on_device(model, precision, batch, path, args.device, tuple(args.size), args.seconds)
