@@ -9,6 +9,8 @@ turns, so that a busy machine is the same to all.
 Times are processor time of the threads, not of the clock: waiting for a core does not count, sharing its caches with
 other programs does. The fastest round counts, the one that other programs disturbed least; with two threads it is the
 slower one's. The overhead is that of the whole stream over the ideal code length of the same symbols.
+
+``--device`` measures the operators on many streams at once instead (``coder_streams.py``).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +35,7 @@ from aicr_ext.codec.rans import Decoder, Encoder
 from aicr_ext.codec.tables import gaussian_probabilities, gaussian_sigmas, gaussian_tables
 from aicr_ext.images import read_image
 
+from .coder_streams import STREAMS, stream_rows
 from .entropy import SAMPLE, coding_steps
 from .other_coders import other_coders
 from .timing import circumstances, print_table, write_csv
@@ -149,12 +153,32 @@ def run(name: str, count: int, rounds: int) -> list[dict[str, object]]:
     return rows
 
 
+def many_streams(options: argparse.Namespace) -> None:
+    """The table of ``--device``: the GPU's rows and the CPU's. The file grows row by row."""
+    rows: list[dict[str, object]] = []
+    facts = circumstances(options.device)
+    devices = ["cpu"] if options.device == "cpu" else ["cuda", "cpu"]
+    for name in WORKLOADS:
+        symbols, index = WORKLOADS[name](options.symbols)
+        for device, streams in product(devices, options.streams):
+            rows.append(stream_rows(name, symbols, index, device, streams, options.rounds))
+            if options.csv:
+                write_csv(options.csv, [row | facts for row in rows])
+    print_table(rows)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.coder", description="speed of the entropy coder")
-    parser.add_argument("--symbols", type=int, default=1_000_000, help="per stream (default: %(default)s)")
+    parser.add_argument("--symbols", type=int, help="per stream (default: 1000000; with --device 65536)")
     parser.add_argument("--rounds", type=int, default=7, help="of which the fastest counts (default: %(default)s)")
     parser.add_argument("--csv", help="also write the table to this file; 'auto' names it after the processor")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="many streams at once, on this device and the CPU")
+    parser.add_argument("--streams", type=int, nargs="+", default=STREAMS, help="with --device: how many at once")
     options = parser.parse_args(argv)
+    options.symbols = options.symbols or (65536 if options.device else 1_000_000)
+    if options.device:
+        many_streams(options)
+        return
     torch.set_num_threads(1)  # of the other coders
     rows = [row for name in WORKLOADS for row in run(name, options.symbols, options.rounds)]
     print_table(rows)

@@ -3,28 +3,43 @@
 #
 #   benchmarks/gpu_run.sh [options] DATA OUT MINUTES [-- options of the training]
 #
-# builds for the GPU that is there, runs the tests that need it, benchmarks, runs the other tests while less than half
-# of the minutes is over, then trains on DATA for the minutes left. OUT, which must be empty, holds in the end what is
-# to be brought back: at most 8 files of 16 MB, 60 MB in all. What does not fit waits in the run folder for a later
-# call. A step that fails is written down and the next one starts; the exit code is 0 if all went well, 1 if not, 2 for
-# wrong usage.
+# builds for the GPU that is there, tests, looks whether files cross devices, benchmarks, profiles, has NVIDIA's tools
+# look at the kernels, runs the other tests, then trains on DATA for the minutes left. Each part has seconds of its own
+# (STEPS below), the most valuable ones come first, and with training all of them together have half of the minutes. OUT,
+# which must be empty, holds in the end what is to be brought back: at most 8 files of 16 MB, 60 MB in all, summary.md
+# among them. What does not fit waits in the run folder for a later call. A step that fails is written down and the next
+# one starts; the results so far are in OUT after every step. The exit code is 0 if all went well, 1 if not, 2 for wrong
+# usage.
 #
 #   --run FOLDER         kept between calls on one machine: training, results, parts that wait (default: runs/gpu)
-#   --steps A,B          only these of: report packages build gpu_tests bench_ops bench_coder tests train deliver;
-#                        files that wait are delivered in any case
+#   --steps A,B          only these of: report packages build resources gpu_tests cross_device speed bench_ops kernels
+#                        bench_coder profile sanitize bench_compiled ncu bench_cpu tests train deliver; files that wait
+#                        are delivered in any case
+#   --no-train           everything but the training, which leaves the other steps all of the minutes
 #   --wheels FOLDER      Python packages that python3 lacks there, where no network is (benchmarks/wheels.sh)
 #   --python PROGRAM     has all packages already; otherwise .venv-gpu is made on top of those of python3
 #   --state FOLDER       parts of the state.pt (and the log.jsonl) of an earlier machine, to resume from
 #   --train-minutes N    length of the whole training over several calls (default: it ends with this call)
+#   --seed N             of the inputs of the tests (default: the seconds of the clock)
 #   --send-state         bring state.pt back too, after the weights
 #   --commit NAME        for the results, where there is no git
 #   --device cuda|cpu    (default: cuda)
-#   --dry-run            rehearse on the CPU: no build, few tests, two training steps
+#   --dry-run            rehearse on the CPU: no build, little of everything, two training steps
 #
 # docs/training_elsewhere.md has examples.
 set -euo pipefail
 
-ALL_STEPS="report packages build gpu_tests bench_ops bench_coder tests train deliver"
+# Steps and the most seconds that each may take; training gets what is left.
+declare -A BOX=(
+  [report]=30 [packages]=90 [build]=240 [resources]=20 [gpu_tests]=120 [cross_device]=60 [speed]=90 [bench_ops]=90
+  [kernels]=30 [bench_coder]=45 [profile]=45 [sanitize]=90 [bench_compiled]=80 [ncu]=60 [bench_cpu]=60 [tests]=300
+)
+ORDER="report packages build resources gpu_tests cross_device speed bench_ops kernels bench_coder profile sanitize"
+ORDER+=" bench_compiled ncu bench_cpu tests"
+ALL_STEPS="$ORDER train deliver"
+# What these have measured counts also if they are stopped.
+IN_PARTS="speed bench_ops kernels bench_coder profile sanitize bench_compiled ncu bench_cpu"
+NOT_HERE=77   # what a step answers where the program that it needs is not there
 GRACE=25      # seconds in which a training that is told to stop writes its weights and state
 WRITING=20    # seconds kept for filling OUT
 STARTING=30   # seconds in which the training starts up; its own clock does not count them
@@ -42,7 +57,13 @@ train_command() { # MINUTES OPTIONS...
   exec "$PY" -m aicr_ext.train "$DATA" "$RUN/train" --minutes "$minutes" --device "$DEVICE" "$@"
 }
 
+# Where a program of the CUDA toolkit is, which need not be on the PATH.
+tool() { # NAME
+  command -v "$1" || { [ -x "/usr/local/cuda/bin/$1" ] && echo "/usr/local/cuda/bin/$1"; }
+}
+
 do_report() {
+  local name
   date -u +'%Y-%m-%d %H:%M UTC'
   echo "commit $AICR_COMMIT"
   uname -a
@@ -51,6 +72,9 @@ do_report() {
   df -h . || true
   nvcc --version || echo "no nvcc on the PATH"
   nvidia-smi || echo "no nvidia-smi"
+  for name in compute-sanitizer ncu nsys; do
+    tool "$name" || echo "no $name"
+  done
   "$BASE" - "$DEVICE" "$RESULTS/facts.json" <<'PYTHON'
 import json, platform, sys
 import torch
@@ -122,8 +146,17 @@ assert sys.argv[1] == "cpu" or _native.HAS_CUDA_OPS, "the CUDA operators do not 
 PYTHON
 }
 
+do_resources() {
+  if [ "$DEVICE" = cpu ] || [ ! -e "$RESULTS/build.log" ]; then
+    echo "no build with CUDA in this run"
+    return "$NOT_HERE"
+  fi
+  "$PY" -m aicr_ext profile --dry-run "$RESULTS/build.log" --csv "$RESULTS/resources.csv"
+}
+
 do_gpu_tests() {
   local where=()
+  echo "AICR_TEST_SEED=$AICR_TEST_SEED"
   if [ -n "$DRY_RUN" ]; then
     where=(python_tests/test_degradations.py)
   fi
@@ -142,15 +175,109 @@ do_tests() {
   "$PY" -m pytest -q "${options[@]}"
 }
 
-do_bench_ops() {
+do_cross_device() {
+  local options=(--device "$DEVICE" --seed "$AICR_TEST_SEED")
+  if [ -n "$DRY_RUN" ]; then
+    options+=(--models aicr-t --precision float32 --qualities 32 --drawn-only)
+  fi
+  "$PY" -m benchmarks.cross_device --csv "$RESULTS/cross-device.csv" "${options[@]}"
+}
+
+do_speed() {
   local options=()
   if [ -n "$DRY_RUN" ]; then
-    options=(--quick --seconds 0 --dtype float32)
+    options=(--models aicr-t --batch 2 --precision float32 --size 64 64 --seconds 0)
+  fi
+  "$PY" -m benchmarks.speed --device "$DEVICE" --csv "$RESULTS/speed-$DEVICE.csv" "${options[@]}"
+}
+
+do_bench_ops() {
+  local options=(--seconds 0.04)
+  if [ -n "$DRY_RUN" ]; then
+    options=(--quick --seconds 0 --dtype float32 --ops layer_norm2d spatial_attention)
   fi
   "$PY" -m benchmarks.ops --device "$DEVICE" --csv "$RESULTS/ops-$DEVICE.csv" "${options[@]}"
 }
 
+do_kernels() {
+  local options=()
+  if [ -n "$DRY_RUN" ]; then
+    options=(--seconds 0 --kernels fold_channel_attention)
+  fi
+  "$PY" -m benchmarks.predictions --device "$DEVICE" --csv "$RESULTS/kernels.csv" "${options[@]}"
+}
+
 do_bench_coder() {
+  local options=(--rounds 3)
+  if [ -n "$DRY_RUN" ]; then
+    options=(--symbols 2000 --rounds 1 --streams 1 4)
+  fi
+  "$PY" -m benchmarks.coder --device "$DEVICE" --csv "$RESULTS/coder-streams.csv" "${options[@]}"
+}
+
+do_profile() {
+  local options=(--precision bfloat16)
+  if [ -n "$DRY_RUN" ]; then
+    options=(--size 64x64 --rounds 1)
+  fi
+  # What the codec calls its operators with is kept, to run them one by one.
+  "$PY" -m aicr_ext profile --device "$DEVICE" --capture "$RUN/calls.pt" --csv "$RESULTS/profile-codec.csv" \
+    --trace "$RESULTS/trace-codec.json" "${options[@]}"
+  [ -n "$DRY_RUN" ] || "$PY" -m aicr_ext profile "$RUN/calls.pt" --device "$DEVICE" --csv "$RESULTS/profile-operators.csv"
+}
+
+do_sanitize() {
+  local program what code errors=0 each=30
+  local tests=(-m gpu -k "two_runs or on_a_gpu or cuda_equals" python_tests/test_cuda_kernels.py python_tests/test_channel_operators.py)
+  tests+=(python_tests/test_decoupled_attention.py python_tests/test_integer_ops.py python_tests/test_emulation_rans.py)
+  [ -z "$DRY_RUN" ] || tests=(python_tests/test_framing.py)
+  program=$(tool compute-sanitizer) || return "$NOT_HERE"
+  export PYTORCH_NO_CUDA_MEMORY_CACHING=1 # else it sees few large allocations, and nothing that leaves a tensor
+  for what in memcheck racecheck synccheck; do
+    code=0
+    timeout --signal=INT --kill-after=5 $each "$program" --tool $what --error-exitcode 99 \
+      "$PY" -m pytest -q -p no:cacheprovider "${tests[@]}" || code=$?
+    case $code in
+      0) echo "$what: clean" ;;
+      99) echo "$what: ERRORS" ;;
+      124 | 137) echo "$what: stopped after $each s" ;;
+      *) echo "$what: the tests failed or could not run, exit code $code" ;;
+    esac | tee -a "$RESULTS/sanitize.txt"
+    case $code in 0 | 124 | 137) ;; *) errors=1 ;; esac
+  done
+  return $errors
+}
+
+do_bench_compiled() {
+  local options=(--ops transposed_attention spatial_attention gated_convolutions --compiled --channels 64 128 192)
+  options+=(--dtype bfloat16 --seconds 0.05)
+  if [ -n "$DRY_RUN" ]; then
+    options=(--quick --seconds 0 --dtype float32 --ops spatial_attention) # to compile takes too long for a rehearsal
+  fi
+  "$PY" -m benchmarks.ops --device "$DEVICE" --csv "$RESULTS/ops-compiled-$DEVICE.csv" "${options[@]}"
+}
+
+do_ncu() {
+  local program operator call=(--shape 1x64x128x192 --dtype bfloat16 --device "$DEVICE" --repeat 8) report code
+  local kernels="decoupled_attention|depthwise_gram|fold_channel|gated_depthwise|gelu_gate|layer_norm2d"
+  [ -z "$DRY_RUN" ] || call=(--shape 1x8x6x5 --repeat 1)
+  program=$(tool ncu) || return "$NOT_HERE"
+  for operator in transposed_attention spatial_attention gated_convolutions gelu_gate; do
+    report="$RESULTS/ncu-$operator.txt" code=0
+    timeout --signal=INT --kill-after=5 25 "$program" --clock-control none --kernel-name "regex:$kernels" \
+      --launch-skip 6 --launch-count 6 --section SpeedOfLight --section Occupancy --section LaunchStats \
+      --section MemoryWorkloadAnalysis --log-file "$report" \
+      "$PY" -m aicr_ext profile "$operator" "${call[@]}" || code=$?
+    if grep -Eqs 'ERR_NVGPUCTRPERM|LibraryNotLoaded' "$report"; then
+      echo "the counters of this GPU may not be read"
+      return "$NOT_HERE"
+    fi
+    ((code == 0 || code == 124 || code == 137)) || return $code
+    [ -z "$DRY_RUN" ] || break
+  done
+}
+
+do_bench_cpu() {
   local options=()
   if [ -n "$DRY_RUN" ]; then
     options=(--symbols 20000 --rounds 1)
@@ -188,9 +315,12 @@ PYTHON
 
 wanted() { [[ " $STEPS " == *" $1 "* ]]; }
 
-# Runs do_NAME in a shell of its own until UNTIL (seconds of this script), told to stop then and killed GRACE later.
+# Runs do_NAME in a shell of its own until UNTIL (seconds of this script) or its own time is over, told to stop then and
+# killed GRACE later.
 step() { # NAME UNTIL ARGUMENTS...
   local name=$1 seconds=$(($2 - SECONDS)) start=$SECONDS code=0 status=ok
+  local box=${BOX[$name]:-$seconds}
+  ((seconds <= box)) || seconds=$box
   shift 2
   wanted "$name" || return 0
   if ((seconds < 5)); then
@@ -203,9 +333,12 @@ step() { # NAME UNTIL ARGUMENTS...
     "$BASH" -euo pipefail -c "do_$name \"\$@\"" "$name" "$@" >"$RESULTS/$name.log" 2>&1 </dev/null || code=$?
   if [ "$name" = train ] && ((code == 130)); then # told to stop: its state is written, and a later call goes on
     status="stopped, to go on" code=0
+  elif ((code == NOT_HERE)); then
+    status="not here" code=0
   elif ((code)); then
     status=failed
     ((SECONDS - start < seconds)) || status="stopped at its time limit"
+    [[ $status == failed || " $IN_PARTS " != *" $name "* ]] || status="stopped, done in part" code=0
     tail -n 15 "$RESULTS/$name.log" | sed 's/^/   /'
   fi
   record "$name" "$status" "$code" $((SECONDS - start))
@@ -219,10 +352,10 @@ record() { # NAME STATUS CODE SECONDS
 
 # The results so far, in case the machine goes away before the end.
 publish() {
+  local file
   if [ -e "$RUN/train/log.jsonl" ]; then
     cp "$RUN/train/log.jsonl" "$RESULTS/log.jsonl"
   fi
-  tar -czf "$OUT/.results.tmp" -C "$RUN" results && mv "$OUT/.results.tmp" "$OUT/results.tar.gz"
   "$BASE" - "$RESULTS" "$OUT" "$RUN/outgoing" "$AICR_COMMIT" "$DEVICE" "$MINUTES" "$SECONDS" <<'PYTHON'
 import json, os, sys
 from pathlib import Path
@@ -253,7 +386,11 @@ temporary = results / "summary.tmp"
 temporary.write_text(json.dumps(summary, indent=1) + "\n")
 os.replace(temporary, results / "summary.json")
 PYTHON
-  cp "$RESULTS/summary.json" "$OUT/.summary.tmp" && mv "$OUT/.summary.tmp" "$OUT/summary.json"
+  "$BASE" "$ROOT/benchmarks/gpu_summary.py" "$RESULTS" || echo "gpu_summary.py failed" >"$RESULTS/summary.md"
+  for file in summary.json summary.md; do
+    cp "$RESULTS/$file" "$OUT/.summary.tmp" && mv "$OUT/.summary.tmp" "$OUT/$file"
+  done
+  tar -czf "$OUT/.results.tmp" -C "$RUN" results && mv "$OUT/.results.tmp" "$OUT/results.tar.gz"
 }
 
 # Weights, and the state if it is wanted, as files that are small enough to be brought back.
@@ -275,7 +412,7 @@ deliver() {
   local used
   used=$(du -sb --apparent-size "$OUT" | cut -f1)
   "$BASE" -m aicr_ext.train.parts move "$RUN/outgoing" "$OUT" \
-    --files $((MOST_FILES - 2)) --total-mb $((MOST_MB - 1 - used / 1000000))
+    --files $((MOST_FILES - 3)) --total-mb $((MOST_MB - 1 - used / 1000000))
 }
 
 parse() {
@@ -286,12 +423,13 @@ parse() {
         sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
         exit 0
         ;;
-      --run | --steps | --wheels | --python | --state | --train-minutes | --commit | --device)
+      --run | --steps | --wheels | --python | --state | --train-minutes | --commit | --device | --seed)
         (($# > 1)) || fail "$1 needs a value"
         given["$1"]=$2
         shift 2
         ;;
       --send-state) SEND_STATE=yes && shift ;;
+      --no-train) NO_TRAIN=yes && shift ;;
       --dry-run) DRY_RUN=yes && shift ;;
       --) shift && break ;;
       -*) fail "unknown option $1" ;;
@@ -307,7 +445,7 @@ parse() {
 }
 
 declare -A given=()
-SEND_STATE="" DRY_RUN=""
+SEND_STATE="" NO_TRAIN="" DRY_RUN=""
 parse "$@"
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 LIMIT=$(awk -v minutes="$MINUTES" 'BEGIN { print int(60 * minutes) }')
@@ -317,6 +455,7 @@ WHEELS=${given[--wheels]:+$(realpath -m "${given[--wheels]}")}
 STATE=${given[--state]:+$(realpath -m "${given[--state]}")}
 TRAIN_MINUTES=${given[--train-minutes]:-}
 DEVICE=${given[--device]:-cuda}
+AICR_TEST_SEED=${given[--seed]:-$(date +%s)}
 VENV=$ROOT/.venv-gpu
 if [ -n "${given[--python]:-}" ]; then
   BASE=$(command -v "${given[--python]}") || fail "--python: no such program: ${given[--python]}"
@@ -329,14 +468,16 @@ fi
 STEPS=${given[--steps]:-$ALL_STEPS}
 if [ -n "$DRY_RUN" ]; then
   DEVICE=cpu
-  STEPS=${given[--steps]:-report gpu_tests bench_ops tests train}
+  STEPS=${given[--steps]:-report ${ORDER#*build } train}
   TRAIN_OPTIONS+=(--max-steps 2)
 fi
-STEPS=${STEPS//,/ }
+STEPS=" ${STEPS//,/ } "
+[ -z "$NO_TRAIN" ] || STEPS=${STEPS/ train / }
 for name in $STEPS; do
   [[ " $ALL_STEPS " == *" $name "* ]] || fail "--steps: $name is none of $ALL_STEPS"
 done
 [[ $DEVICE == cuda || $DEVICE == cpu ]] || fail "--device must be cuda or cpu, got $DEVICE"
+[[ $AICR_TEST_SEED =~ ^[0-9]{1,18}$ ]] || fail "--seed must be a number, got $AICR_TEST_SEED"
 [[ $TRAIN_MINUTES =~ ^([0-9]+([.][0-9]+)?)?$ ]] || fail "--train-minutes must be a number, got $TRAIN_MINUTES"
 if [ ! -e "$PY" ] && ! wanted packages; then
   PY=$BASE
@@ -349,9 +490,9 @@ if [ -e "$OUT" ] && [ -n "$(ls -A "$OUT")" ]; then
 fi
 cd "$ROOT"
 AICR_COMMIT=${given[--commit]:-$(git describe --always --dirty '--exclude=*' 2>/dev/null || echo unknown)}
-export AICR_COMMIT BASE DATA DEVICE DRY_RUN PY RESULTS RUN STARTING STATE TRAIN_MINUTES VENV WHEELS
+export AICR_COMMIT AICR_TEST_SEED BASE DATA DEVICE DRY_RUN NOT_HERE PY RESULTS RUN STARTING STATE TRAIN_MINUTES VENV WHEELS
 export PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-for name in $(compgen -A function do_) train_command; do
+for name in $(compgen -A function do_) tool train_command; do
   export -f "${name?}"
 done
 rm -rf "$RESULTS"
@@ -362,13 +503,9 @@ HALF=$END
 if wanted train; then
   HALF=$((LIMIT / 2)) # whatever comes before the training may not take more
 fi
-step report $HALF
-step packages $HALF
-step build $HALF
-step gpu_tests $HALF
-step bench_ops $HALF
-step bench_coder $HALF
-step tests $HALF
+for name in $ORDER; do
+  step "$name" $HALF
+done
 step train $END "${TRAIN_OPTIONS[@]}"
 if [ -e "$RESULTS/train.log" ]; then
   queue || record queue failed $? 0

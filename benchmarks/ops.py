@@ -14,16 +14,17 @@ run, in turns.
   operator with several results it is that of the first.
 * The backward columns are about the gradients of all arguments, after one forward pass.
 
-Operators without a CPU kernel are measured on a GPU only. With ``--threads 1`` all times are processor time, to which
-other programs on the machine add nothing.
+Operators without a CPU kernel are measured on a GPU only. There, times are between events, each call on a cache of
+other data. With ``--threads 1`` on a CPU they are processor time, to which other programs on the machine add nothing.
+The file of ``--csv`` is written anew after each case, so that a run that is stopped leaves what it has measured.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from aicr_ext.profiling import Roofs, measure_roofs
 
 from .op_cases import CASES, CUDA_CASES, LAYOUTS, QUICK_CASES, Case, in_layout
-from .timing import circumstances, measure_together, print_table, write_csv
+from .timing import circumstances, measure_events, measure_together, print_table, write_csv
 
 Arguments = tuple[Tensor | None, ...]
 
@@ -99,7 +100,11 @@ def peak_memory(call: Callable[[], object], device: str) -> float:
 
 @cache
 def roofs(dtype: torch.dtype, device: str) -> Roofs:
-    return measure_roofs(device, (name_of(dtype),))
+    measured = measure_roofs(device, (name_of(dtype),))
+    if device != "cuda":
+        return measured
+    memory = max(measured.copy)  # the calls find nothing of theirs in the cache
+    return replace(measured, copy={memory: measured.copy[memory]})
 
 
 def name_of(dtype: torch.dtype) -> str:
@@ -114,7 +119,9 @@ def run(case: Case, dtype: torch.dtype, device: str, seconds: float, compiled: b
     args = case.arguments(dtype, device)
     maps = {layout: in_layout(args, layout) for layout in LAYOUTS}
     own = [maps[layout] for layout in case.layouts]
-    clock: dict[str, Any] = {"seconds": seconds, "device": device, "processor_time": on_processor_time(device)}
+    clock = partial(measure_events, seconds=seconds)
+    if device != "cuda":
+        clock = partial(measure_together, seconds=seconds, processor_time=on_processor_time(device))
     errors = largest_errors(case, own)
     eager = [partial(case.reference, *placed) for placed in maps.values()]
     native = [partial(case.native, *placed) for placed in own]
@@ -123,11 +130,11 @@ def run(case: Case, dtype: torch.dtype, device: str, seconds: float, compiled: b
         torch.compiler.reset()
         calls.append(partial(torch.compile(case.reference), *maps[case.layouts[-1]]))
     with torch.no_grad():
-        forward = measure_together(calls, **clock)
+        forward = clock(calls)
         given = [a for a in args if a is not None]
         moved = sum(a.nbytes for a in (*given, *tensors(case.native(*args))))
     ways = [*((case.reference, placed) for placed in maps.values()), *((case.native, placed) for placed in own)]
-    gradients = measure_together([backward(*way) for way in ways], **clock)
+    gradients = clock([backward(*way) for way in ways])
     flops = operations(case)
     floor = roofs(dtype, device).seconds(moved, flops, name_of(dtype))
     rows = []
@@ -163,6 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, help="CPU threads (default: what torch chooses)")
     parser.add_argument("--seconds", type=float, default=0.3, help="time for each call (default: %(default)s)")
     parser.add_argument("--ops", nargs="+", help="only these operators")
+    parser.add_argument("--channels", type=int, nargs="+", help="only shapes with so many")
     parser.add_argument("--compiled", action="store_true", help="also torch.compile of every definition")
     parser.add_argument("--quick", action="store_true", help="one small shape of every operator: to see that it runs")
     parser.add_argument("--csv", help="also write the table to this file")
@@ -184,17 +192,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         limits[name] = {"copy GB/s": copy, "product GFLOP/s": product}
         print(f"{name}: copy {copy:.1f} GB/s in memory, matrix product {product:.1f} GFLOP/s")
     print()
-    rows = [
-        row
-        for case in cases
-        if case.op in (options.ops or known)
-        for dtype in dtypes
-        for row in run(case, dtype, options.device, options.seconds, options.compiled)
-    ]
+    rows: list[dict[str, object]] = []
+    facts = circumstances(options.device)
+    wanted = [case for case in cases if case.op in (options.ops or known)]
+    if options.channels:
+        wanted = [case for case in wanted if case.shape[1] in options.channels]
+    if not wanted:
+        parser.error(f"no operator has a shape with {' or '.join(map(str, options.channels))} channels")
+    for case in wanted:
+        for dtype in dtypes:
+            rows += run(case, dtype, options.device, options.seconds, options.compiled)
+        if options.csv:
+            write_csv(options.csv, [row | limits[str(row["dtype"])] | facts for row in rows])
     print_table(rows)
-    if options.csv:
-        facts = circumstances(options.device)
-        write_csv(options.csv, [row | limits[str(row["dtype"])] | facts for row in rows])
 
 
 if __name__ == "__main__":

@@ -3,18 +3,25 @@
 Each row runs in a process of its own, so that its peak memory is its own. "eager" is the same network in plain
 torch: whole maps instead of strips, and the reference of every operator that has a native kernel. Networks without
 shipped weights run with random ones: their pictures mean nothing, their times do.
+
+With ``--device cuda`` all rows run in one process, and the memory is that which torch held on the device: batches of
+one picture and of several, in float32 and bfloat16, and with CUDA graphs where :class:`aicr_ext.Codec` has them. The
+file of ``--csv`` grows row by row; a row that fails is named, and the others run. ``--device cpu`` makes the same table
+on the CPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import product
 
 import torch
 
@@ -23,7 +30,7 @@ from aicr_ext.codec.checkpoint import shipped_models, untrained
 from aicr_ext.ops import blocks
 from aicr_ext.ops.kernels import plain_torch
 
-from .timing import measure, print_table, write_csv
+from .timing import circumstances, measure, print_table, write_csv
 
 #: (model, width, height, path, precision): eager where its memory allows.
 ROWS = [
@@ -45,6 +52,14 @@ def once(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def pictures(count: int, width: int, height: int) -> torch.Tensor:
+    """Smooth ones, (count, 3, H, W) uint8."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 3, height // 40 + 2, width // 40 + 2, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
+    return (smooth * 255).byte()
+
+
 def run(model: str, width: int, height: int, path: str, precision: str, threads: int) -> dict[str, object]:
     """Encode and decode one picture; seconds of each and the process's peak memory."""
     torch.set_num_threads(threads)
@@ -58,10 +73,7 @@ def run(model: str, width: int, height: int, path: str, precision: str, threads:
 def measured(model: str, width: int, height: int, path: str, precision: str) -> dict[str, object]:
     """The row of :func:`run`; ``path`` is only its name."""
     codec = aicr_ext.Codec(model if model in shipped_models() else untrained(model), precision=precision)
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(1, 3, height // 40 + 2, width // 40 + 2, generator=generator)
-    picture = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)[0]
-    picture = (picture * 255).byte()
+    (picture,) = pictures(1, width, height)
     start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     data = codec.compress(picture)
     if width * height > 4e6:
@@ -82,12 +94,85 @@ def measured(model: str, width: int, height: int, path: str, precision: str) -> 
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+def device_paths(device: str) -> list[str]:
+    """The ways to run the codec on a device; CUDA graphs if this version of it has them."""
+    paths = ["aicr_ext", "eager"]
+    if device == "cuda" and "cuda_graphs" in inspect.signature(aicr_ext.Codec).parameters:
+        paths.insert(0, "aicr_ext, graphs")
+    return paths
+
+
+def on_device(
+    model: str, precision: str, batch: int, path: str, device: str, size: tuple[int, int], seconds: float
+) -> dict[str, object]:
+    """Median seconds of encoding and decoding a batch on the device, and GiB that torch held there at most."""
+    options = {"cuda_graphs": True} if path == "aicr_ext, graphs" else {}
+    width, height = size
+    cuda = device == "cuda"
+    with ExitStack() as stack:
+        if path == "eager":
+            stack.enter_context(plain_torch())
+        weights = model if model in shipped_models() else untrained(model)
+        codec = aicr_ext.Codec(weights, device=device, precision=precision, **options)
+        batch_of = pictures(batch, width, height).to(device)
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        files = codec.compress(batch_of)
+        encode = measure(lambda: codec.compress(batch_of), seconds, device)
+        decode = measure(lambda: codec.decompress(files), seconds, device)
+    return {
+        "model": model,
+        "size": f"{width}x{height}",
+        "path": path,
+        "precision": precision,
+        "batch": batch,
+        "encode s": encode,
+        "decode s": decode,
+        "encode pictures/s": batch / encode,
+        "decode pictures/s": batch / decode,
+        "bytes": sum(map(len, files)),
+        **({"peak GiB": torch.cuda.max_memory_allocated() / 2**30} if cuda else {}),
+    }
+
+
+def table_of_device(args: argparse.Namespace) -> None:
+    """The rows of ``--device``."""
+    rows: list[dict[str, object]] = []
+    failed = []
+    facts = circumstances(args.device)
+    wanted = product(args.models, args.precision, args.batch, device_paths(args.device))
+    for model, precision, batch, path in wanted:
+        try:
+            row = on_device(model, precision, batch, path, args.device, tuple(args.size), args.seconds)
+        except Exception as error:  # out of memory, or whatever else a path is not fit for: the others are
+            failed.append(f"{model}, {precision}, batch {batch}, {path}: {type(error).__name__}: {error}")
+            print(failed[-1], flush=True)
+            continue
+        rows.append(row)
+        if args.csv:
+            write_csv(args.csv, [row | facts for row in rows])
+    if rows:
+        print_table(rows)
+    if failed:
+        raise SystemExit(f"{len(failed)} of {len(failed) + len(rows)} rows failed")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.speed", description="speed and memory of the whole codec")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--csv", help="also write the table to this file")
     parser.add_argument("--row", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    device = parser.add_argument_group("the table of a device")
+    device.add_argument("--device", choices=("cuda", "cpu"), help="this table instead, in one process")
+    device.add_argument("--models", nargs="+", default=["aicr-t", "aicr-s"])
+    device.add_argument("--precision", nargs="+", default=["bfloat16", "float32"])
+    device.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="pictures per call")
+    device.add_argument("--size", type=int, nargs=2, default=[768, 512], metavar=("WIDTH", "HEIGHT"))
+    device.add_argument("--seconds", type=float, default=0.5, help="per row and direction (default: %(default)s)")
+    args = parser.parse_args(argv)
+    if args.device:
+        table_of_device(args)
+        return
     if args.row:
         print(json.dumps(run(*json.loads(args.row), args.threads)))
         return

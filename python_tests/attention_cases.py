@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from op_cases import LAYOUTS, requires_ops
+from seeds import SEED
 
 __all__ = ["LAYOUTS", "SHAPES", "arguments", "requires_ops"]
 
@@ -22,7 +23,7 @@ SHAPES = [
 
 
 def arguments(shape, taps=5, dtype=torch.float32, device="cpu", layout="nchw", seed=0, weight_dtype=None):
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(SEED + seed)
     c = shape[1]
 
     def draw(*size, dtype):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from pictures import smooth
+from seeds import SEED
 from training import TINY, TONED
 
 import aicr_ext
@@ -11,6 +12,10 @@ from aicr_ext.model.config import CONFIGS
 # The pictures of the tests are too small for several threads to help, and on a busy machine threads that wait
 # for one another make them many times slower. Tests about threads set their own number.
 torch.set_num_threads(1)
+
+
+def pytest_report_header() -> str:
+    return f"AICR_TEST_SEED={SEED}"
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import torch
 from emulation import LIBRARY, emulated
 from op_cases import LAYOUTS
+from seeds import SEED
 from torch import Tensor
 
 from aicr_ext import _native
@@ -46,7 +47,7 @@ class Operator:
 
 
 def draw(*size: int, seed: int = 0) -> Tensor:
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed + sum(size)))
+    return torch.randn(*size, generator=torch.Generator().manual_seed(SEED + seed + sum(size)))
 
 
 def layer_norm2d_arguments(shape, subtract_mean, with_bias):

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from coder_cases import draw, mixed_tables
+from seeds import SEED
 
 from aicr_ext.codec.tables import gaussian_tables
 from aicr_ext.ops import rans
@@ -19,7 +20,7 @@ class Batch:
     """Segments of drawn symbols, with splits."""
 
     def __init__(self, splits: list[list[int]], seed: int = 0, escapes: float = 0.02) -> None:
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(SEED + seed)
         self.sets = [SETS[g % 2] for g in range(len(splits))]
         drawn = [draw(rng, tables, cuts[-1], escapes) for tables, cuts in zip(self.sets, splits, strict=True)]
         self.symbols, self.index = ([torch.from_numpy(part) for part in parts] for parts in zip(*drawn, strict=True))

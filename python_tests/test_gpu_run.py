@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
@@ -12,14 +13,26 @@ import sys
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from pictures import smooth
 
+from aicr_ext import cli_profile
+from aicr_ext.profiling import Roofs
 from aicr_ext.train import parts
 from aicr_ext.weights import load_weights
+from benchmarks import coder, cross_device, ops, predictions, speed
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "benchmarks" / "gpu_run.sh"
+
+#: Steps of the rehearsal; what the others run has tests of its own, and one that is slow runs everything.
+STEPS = ["report", "resources", "gpu_tests", "bench_ops", "tests", "train"]
+#: Steps that are the same wherever they run, and nothing of which needs a GPU to be started.
+ON_A_GPU = ["gpu_tests", "cross_device", "speed", "bench_ops", "kernels", "bench_coder", "profile", "sanitize"]
+ON_A_GPU += ["bench_compiled", "ncu", "bench_cpu"]
+BLOCKS = ["transposed_attention", "spatial_attention", "gated_convolutions"]
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 
@@ -48,29 +61,195 @@ def interpreter(folder: Path, module: str, answer: str) -> Path:
 
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory) -> Path:
-    """A folder with photographs in ``data``, a run of all steps in ``run`` and what it delivered in ``out``."""
+    """A folder with photographs in ``data``, a run of some steps in ``run`` and what it delivered in ``out``."""
     folder = tmp_path_factory.mktemp("rehearsal")
     (folder / "data").mkdir()
     for i in range(3):
         smooth(256 + 16 * i, 256).save(folder / "data" / f"{i}.jpg")
-    options = ["--dry-run", "--send-state", "--commit", "abc1234", "--run", folder / "run"]
-    done = gpu_run(*options, folder / "data", folder / "out", "10")
+    options = ["--dry-run", "--send-state", "--commit", "abc1234", "--run", folder / "run", "--seed", "7"]
+    done = gpu_run(*options, "--steps", ",".join(STEPS), folder / "data", folder / "out", "10")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
 def test_every_step_is_reported(rehearsal):
     report = summary(rehearsal / "out")
-    assert statuses(rehearsal / "out") == dict.fromkeys(["report", "gpu_tests", "bench_ops", "tests", "train"], "ok")
+    assert statuses(rehearsal / "out") == dict.fromkeys(STEPS, "ok") | {"resources": "not here"}
     assert (report["commit"], report["device"], report["minutes"]) == ("abc1234", "cpu", 10)
     assert report["last_line_of_the_training_log"]["step"] == 2
     with tarfile.open(rehearsal / "out" / "results.tar.gz") as tar:
         names = set(tar.getnames())
         rows = list(csv.DictReader(io.TextIOWrapper(tar.extractfile("results/ops-cpu.csv"))))
     assert {f"results/{name}.log" for name in ("report", "gpu_tests", "tests", "train")} < names
-    assert "results/log.jsonl" in names
+    assert {"results/log.jsonl", "results/summary.md"} < names
     assert {row["commit"] for row in rows} == {"abc1234"}
     assert all(row["torch"] and row["cpu"] for row in rows)
+    page = (rehearsal / "out" / "summary.md").read_text()
+    assert "torch" in page
+    assert "commit abc1234" in page
+    assert "| layer_norm2d | float32 |" in page
+    assert " passed" in page
+    assert "AICR_TEST_SEED=7" in (rehearsal / "run" / "results" / "gpu_tests.log").read_text()
+
+
+@pytest.mark.slow
+def test_all_of_it_runs_on_a_cpu(rehearsal, tmp_path):
+    options = ["--dry-run", "--run", tmp_path / "run"]
+    environment = {"PATH": f"{stubs(tmp_path)}:{os.environ['PATH']}"}
+    done = gpu_run(*options, rehearsal / "data", tmp_path / "out", "10", **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = statuses(tmp_path / "out")
+    assert found.pop("resources") == "not here"
+    assert set(found.values()) == {"ok"}
+    assert len(found) == 15
+
+
+# What it calls on a GPU, without one
+
+
+PROGRAMS = ("compute-sanitizer", "ncu")
+
+
+def stubs(folder: Path) -> Path:
+    """A folder with programs that run what is behind their own options."""
+    programs = folder / "bin"
+    programs.mkdir()
+    for name in PROGRAMS:
+        path = programs / name
+        path.write_text('#!/bin/sh\nwhile [ "$#" -gt 0 ]; do case "$1" in */python*) exec "$@";; esac; shift; done\n')
+        path.chmod(0o755)
+    return programs
+
+
+@pytest.fixture(scope="module")
+def called(tmp_path_factory) -> list[list[str]]:
+    """The arguments of every module that a run on a GPU starts, by an interpreter that only writes them down."""
+    folder = tmp_path_factory.mktemp("called")
+    python, calls = folder / "python", folder / "calls"
+    note = f"for a; do printf '%s\\t' \"$a\"; done >>{calls}; echo >>{calls}; echo 3 passed; exit 0"
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in "-m pytest "*|"-m benchmarks."*|"-m aicr_ext profile "*) {note};; esac\n'
+        f'exec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    (folder / "run" / "results").mkdir(parents=True)
+    environment = {"PATH": f"{stubs(folder)}:{os.environ['PATH']}"}
+    options = ["--run", folder / "run", "--steps", ",".join(ON_A_GPU), "--seed", "11"]
+    done = gpu_run(*options, folder, folder / "out", "10", python=python, **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert statuses(folder / "out") == dict.fromkeys(ON_A_GPU, "ok")
+    assert "memcheck: clean; racecheck: clean; synccheck: clean" in (folder / "out" / "summary.md").read_text()
+    return [line.rstrip("\t").split("\t")[1:] for line in calls.read_text().splitlines()]
+
+
+def test_the_order_is_that_of_value(called):
+    names = [words[0] for words in called]
+    assert names == [
+        "pytest",  # on the GPU
+        "benchmarks.cross_device",
+        "benchmarks.speed",
+        "benchmarks.ops",
+        "benchmarks.predictions",
+        "benchmarks.coder",
+        *["aicr_ext"] * 2,  # profiles
+        *["pytest"] * 3,  # below a sanitizer
+        "benchmarks.ops",  # and compiled
+        *["aicr_ext"] * 4,  # below ncu
+        "benchmarks.coder",  # on the CPU
+    ]
+    assert all("cuda" in words for words in called if words[0] != "pytest" and words != called[-1])
+    assert called[1][called[1].index("--seed") + 1] == "11"
+
+
+def test_the_tests_below_a_sanitizer_are_there(called):
+    """Collected without a GPU, where they would be skipped."""
+    words = next(words[1:] for words in called if "-k" in words)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    kernels = ["layer_norm2d", "depthwise_gram", "gelu_gate", "gated_depthwise_conv3x3"]
+    for name in [*kernels, "test_decoupled_attention", "test_integer_ops", "test_emulation_rans"]:
+        assert name in done.stdout
+
+
+def test_the_benchmarks_understand_how_they_are_called(called, monkeypatch):
+    """With the real options of a run on a GPU; what would measure is replaced."""
+    wanted = []
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(cross_device, "Place", lambda *a: a)
+    monkeypatch.setattr(cross_device, "compare", lambda *a: wanted.append("compare") or {"latents that differ": 0})
+    monkeypatch.setattr(speed, "on_device", lambda *a: wanted.append(("speed", *a)) or {"path": a[3]})
+    monkeypatch.setattr(predictions, "measure_kernels", lambda *a: wanted.append("kernels") or [{"us": 1.0}])
+    monkeypatch.setattr(coder, "stream_rows", lambda *a: wanted.append("streams") or {"workload": a[0]})
+    monkeypatch.setattr(coder, "run", lambda *a: wanted.append("coder") or [{"workload": a[0]}])
+    monkeypatch.setattr(coder, "photographed", lambda count: coder.drawn(np.ones(128), 10))
+    monkeypatch.setattr(ops, "roofs", lambda *a: Roofs("cuda", {1: 1.0}, {"float32": 1.0, "bfloat16": 1.0}))
+    monkeypatch.setattr(
+        ops, "run", lambda case, dtype, *a: wanted.append((case.op, dtype, *a)) or [{"dtype": str(dtype)[6:]}]
+    )
+    for words in called:
+        if words[0].startswith("benchmarks."):
+            sys.modules[words[0]].main(words[1:])
+    assert {"compare", "kernels", "streams", "coder"} <= {name for name in wanted if isinstance(name, str)}
+    assert ("speed", "aicr-t", "bfloat16", 16, "aicr_ext", "cuda", (768, 512), 0.5) in wanted
+    compiled = [name for name in wanted if name[-1] is True]
+    assert compiled == [(f"{op}", torch.bfloat16, "cuda", 0.05, True) for _ in range(3) for op in BLOCKS]
+
+
+def test_profiles_understand_how_they_are_called(called, monkeypatch):
+    """With the real options; the GPU is not asked for."""
+    seen = []
+    for name in ("_codec", "_compare", "_repeat"):
+        monkeypatch.setattr(cli_profile, name, lambda args, name=name: seen.append((name, args.what, args.device)))
+    for words in called:
+        if words[0] == "aicr_ext":
+            parser = argparse.ArgumentParser()
+            cli_profile.add_arguments(parser)
+            assert cli_profile.run(parser.parse_args(words[2:]), lambda: None) == 0
+    assert [name for name, *_ in seen] == ["_codec", "_compare", *["_repeat"] * 4]
+    assert {what for name, what, _ in seen if name == "_repeat"} == {*BLOCKS, "gelu_gate"}
+    assert {device for *_, device in seen} == {"cuda"}
+
+
+@pytest.mark.parametrize("step", ["sanitize", "ncu"])
+def test_programs_that_are_not_there_are_no_failure(step, tmp_path):
+    options = ["--dry-run", "--run", tmp_path / "run", "--steps", step]
+    done = gpu_run(*options, tmp_path, tmp_path / "out", "5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert statuses(tmp_path / "out") == {step: "not here"}
+
+
+def test_what_a_sanitizer_finds_is_a_failure(tmp_path):
+    programs = stubs(tmp_path)
+    (programs / "compute-sanitizer").write_text('#!/bin/sh\n[ "$2" != racecheck ] || exit 99\n')
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    options = ["--dry-run", "--run", tmp_path / "run", "--steps", "sanitize"]
+    assert gpu_run(*options, tmp_path, tmp_path / "out", "5", **environment).returncode == 1
+    assert statuses(tmp_path / "out") == {"sanitize": "failed"}
+    assert "memcheck: clean; racecheck: ERRORS; synccheck: clean" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_counters_that_may_not_be_read_are_no_failure(tmp_path):
+    programs = stubs(tmp_path)
+    (programs / "ncu").write_text(
+        '#!/bin/sh\nwhile [ "$1" != --log-file ]; do shift; done\necho "==ERROR== ERR_NVGPUCTRPERM" >"$2"\nexit 1\n'
+    )
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    options = ["--dry-run", "--run", tmp_path / "run", "--steps", "ncu"]
+    assert gpu_run(*options, tmp_path, tmp_path / "out", "5", **environment).returncode == 0
+    assert statuses(tmp_path / "out") == {"ncu": "not here"}
+
+
+def test_a_benchmark_that_was_stopped_counts_for_what_it_measured(tmp_path):
+    python = interpreter(tmp_path, "benchmarks.ops", "exec sleep 100")
+    options = ["--device", "cpu", "--run", tmp_path / "run", "--steps", "bench_ops"]
+    assert gpu_run(*options, tmp_path, tmp_path / "out", "0.85", python=python).returncode == 0
+    assert statuses(tmp_path / "out") == {"bench_ops": "stopped, done in part"}
 
 
 def test_what_is_delivered_keeps_the_limits(rehearsal):
@@ -159,6 +338,14 @@ def test_the_minutes_are_kept(tmp_path):
     assert summary(tmp_path / "out")["seconds_used"] < 12
 
 
+def test_without_training_nothing_has_failed_for_lack_of_one(tmp_path):
+    python = interpreter(tmp_path, "pytest", "echo 1 passed; exit 0")
+    options = ["--dry-run", "--no-train", "--run", tmp_path / "run", "--steps", "train,gpu_tests,tests"]
+    done = gpu_run(*options, tmp_path, tmp_path / "out", "5", python=python)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert statuses(tmp_path / "out") == {"gpu_tests": "ok", "tests": "ok"}
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -169,6 +356,7 @@ def test_the_minutes_are_kept(tmp_path):
         (["data", "out", "1", "--steps", "report,dance"], "--steps: dance is none of report"),
         (["data", "out", "1", "--device", "tpu"], "--device must be cuda or cpu, got tpu"),
         (["data", "out", "1", "--state", "/nonexistent"], "no such folder: /nonexistent"),
+        (["data", "out", "1", "--seed", "x"], "--seed must be a number, got x"),
         (["data", "out", "1", "--train-minutes", "all"], "--train-minutes must be a number, got all"),
         (["data", ROOT / "docs", "1"], "OUT must be empty"),
     ],

@@ -56,7 +56,8 @@ def test_the_compiler_knows_them(name):
     torch.library.opcheck(getattr(torch.ops.aicr_ext, name), arguments)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
+@pytest.mark.skipif(not (torch.cuda.is_available() and _native.HAS_CUDA_OPS), reason="no GPU")
 def test_cuda_equals_the_cpu():
     for name, arguments in cases():
         on_device = [a.cuda() if isinstance(a, torch.Tensor) else a for a in arguments]

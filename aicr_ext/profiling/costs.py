@@ -24,9 +24,14 @@ def tensors_in(values: object) -> Iterator[Tensor]:
 
 def bytes_moved(arguments: Iterable[object], result: object) -> int:
     """Bytes of every tensor once: inputs are read, results are written; one that is both counts twice."""
-    inputs = {(t.data_ptr(), t.shape): t for t in tensors_in(list(arguments))}
-    outputs = {(t.data_ptr(), t.shape): t for t in tensors_in(result)}
+    inputs = {_place(t): t for t in tensors_in(list(arguments))}
+    outputs = {_place(t): t for t in tensors_in(result)}
     return sum(t.numel() * t.element_size() for side in (inputs, outputs) for t in side.values())
+
+
+def _place(t: Tensor) -> tuple[object, ...]:
+    """Which values a tensor has, also of one on the meta device, where no tensor has an address."""
+    return t.untyped_storage()._cdata, t.storage_offset(), t.shape
 
 
 def flops(operator: torch._ops.OpOverload, arguments: tuple, keywords: dict, result: object) -> int:

@@ -1,0 +1,166 @@
+"""Every operator that a network calls on a GPU, with what it moves and computes, found without a GPU.
+
+The networks run on the meta device, where tensors have shapes but no values, along the path that they take on CUDA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from aicr_ext.model.aicr import AICR
+from aicr_ext.ops import blocks
+from aicr_ext.profiling.costs import bytes_moved, flops, tensors_in
+
+__all__ = ["NetworkCall", "network_calls"]
+
+#: What autocast casts the arguments of, among the functions that these networks call.
+_CAST = (F.conv2d, torch.conv2d, torch.matmul, Tensor.matmul, Tensor.__matmul__)
+
+
+@dataclass(frozen=True)
+class NetworkCall:
+    """One call.
+
+    Attributes:
+        name: of the operator, ``aten::convolution`` or ``aicr_ext::layer_norm2d``.
+        dtype: of its first tensor; ``"int16"`` for those of the entropy networks.
+        arguments: by position; tensors are on the meta device.
+        bytes, flops: as :mod:`aicr_ext.profiling.costs` counts them.
+    """
+
+    name: str
+    dtype: str
+    arguments: tuple[Any, ...]
+    bytes: int
+    flops: int
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of the tensors among the arguments."""
+        return tuple(tuple(t.shape) for t in tensors_in(list(self.arguments)))
+
+    def drawn(self, device: str) -> tuple[Any, ...]:
+        """The arguments with numbers from a normal distribution, always the same; those for norms are squares."""
+        generator = torch.Generator().manual_seed(0)
+
+        def draw(argument: Any) -> Any:
+            if not isinstance(argument, Tensor):
+                return argument
+            values = torch.randn(argument.shape, generator=generator).to(device, argument.dtype)
+            if argument.dim() == 3:  # sums of squares, which no other argument of the kernels has the shape of
+                values = values.square() + 1
+            return torch.empty_strided(argument.shape, argument.stride(), dtype=values.dtype, device=device).copy_(
+                values
+            )
+
+        return tuple(map(draw, self.arguments))
+
+
+class _Autocast(TorchFunctionMode):
+    """Casts as autocast does, which the meta device has not: each tensor once."""
+
+    def __init__(self, low: torch.dtype | None) -> None:
+        super().__init__()
+        self.low = low
+        self.cast: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if self.low is not None and func in _CAST:
+            args = tuple(self._low(a) if isinstance(a, Tensor) else a for a in args)
+        return func(*args, **(kwargs or {}))
+
+    def _low(self, tensor: Tensor) -> Tensor:
+        if tensor.dtype == self.low:
+            return tensor
+        if id(tensor) not in self.cast:
+            self.cast[id(tensor)] = tensor, tensor.to(self.low)
+        return self.cast[id(tensor)][1]
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes every call that computes something."""
+
+    def __init__(self, calls: list[NetworkCall], dtype: str = "") -> None:
+        super().__init__()
+        self.calls, self.dtype = calls, dtype
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if not func.is_view and func._schema.name != "aten::_unsafe_view":
+            self._note(func, args, kwargs, result)
+        return result
+
+    def _note(self, func, args, kwargs, result) -> None:
+        inputs = [*args, *kwargs.values()]
+        if not any(t.numel() for t in tensors_in([inputs, result])):
+            return
+        name = func._schema.name
+        if self.dtype and name == "aten::_to_copy":  # of weights, which the integer networks have as they need them
+            return
+        dtype = self.dtype or next((str(t.dtype).removeprefix("torch.") for t in tensors_in([inputs, result])), "")
+        size, operations = bytes_moved(inputs, result), flops(func, args, kwargs, result)
+        self.calls.append(NetworkCall(name, dtype, args, size, operations))
+
+
+@contextmanager
+def _as_on_cuda() -> Iterator[None]:
+    """Blocks take the kernels that only CUDA has."""
+    with mock.patch.object(blocks, "has_channel_kernels", lambda x: x.dtype != torch.float64):
+        yield
+
+
+@torch.no_grad()
+def network_calls(model: str, width: int, height: int, precision: str, batch: int = 1) -> dict[str, list[NetworkCall]]:
+    """What a network calls for pictures of one size.
+
+    Args:
+        model: the name of a configuration.
+        width, height: multiples of 64.
+        precision: ``"float32"``, or ``"bfloat16"`` for calls as autocast makes them.
+
+    Returns:
+        The calls in their order, by part: ``analysis``, ``synthesis``, ``hyper analysis`` and ``entropy networks``. The
+            last are those in floating point, whose shapes the integer ones share, with two bytes for each number.
+
+    Raises:
+        ValueError: an unknown model, or sides that are no multiples of 64.
+    """
+    if width % 64 or height % 64 or min(width, height) < 64:
+        raise ValueError(f"width and height must be multiples of 64, got {width} x {height}")
+    with torch.device("meta"):
+        network = AICR(model).eval().to(memory_format=torch.channels_last)
+        picture = torch.empty(batch, 3, height, width).contiguous(memory_format=torch.channels_last)
+        quality = torch.empty(batch, dtype=torch.long)
+        y = torch.empty(batch, network.config.latent, height // 16, width // 16)
+        z = torch.empty(batch, network.config.hyper, height // 64, width // 64)
+        y, z = (t.contiguous(memory_format=torch.channels_last) for t in (y, z))
+    low = torch.bfloat16 if precision == "bfloat16" else None
+
+    def entropy_networks() -> None:
+        parameters = network.first_parameters(z, *y.shape[2:])
+        network.second_parameters(y, parameters)
+
+    parts: dict[str, tuple[Callable[[], object], torch.dtype | None, str]] = {
+        "analysis": (partial(network.analysis, picture, quality), low, ""),
+        "hyper analysis": (partial(network.hyper_analysis, y), None, ""),
+        "entropy networks": (entropy_networks, torch.bfloat16, "int16"),
+        "synthesis": (partial(network.synthesis, y, quality), low, ""),
+    }
+    found: dict[str, list[NetworkCall]] = {}
+    for name, (call, cast, dtype) in parts.items():
+        found[name] = []
+        with _as_on_cuda(), _Recorder(found[name], dtype), _Autocast(cast):
+            call()
+    return found

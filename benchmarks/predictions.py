@@ -1,0 +1,223 @@
+"""What an H200 should make of kernels, codec and coder, before it is measured: ``python -m benchmarks.predictions``.
+
+Bytes and operations are those of the calls that the networks make (``network_calls.py``). The floor divides them by
+what the GPU can do at best; the expectation, by the shares of that which are written down here, plus the time that a
+launch takes. ``--measured FOLDER`` fills in what ``kernels.csv``, ``speed-cuda.csv`` and ``coder-streams.csv`` of a run
+of ``gpu_run.sh`` say. ``--device cuda --csv kernels.csv`` makes the first of these: each kernel by itself, on a cold
+cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from aicr_ext.model.config import get_config
+from aicr_ext.profiling.report import as_lines
+
+from .network_calls import NetworkCall, network_calls
+from .timing import circumstances, measure_events, measure_together, write_csv
+
+MODELS, SIZE = ("aicr-t", "aicr-s"), (768, 512)
+PRECISIONS, BATCHES = ("bfloat16", "float32"), (1, 16)
+KERNELS = (
+    "decoupled_attention",
+    "depthwise_gram",
+    "fold_channel_attention",
+    "gated_depthwise_conv3x3",
+    "layer_norm2d",
+)
+STREAMS = (1, 16, 256, 4096, 16384)
+#: Measurements, once there are any.
+MEASURED = Path(__file__).parent / "results" / "h200"
+
+# The H200: bytes per second of its memory; operations per second of tensor cores (bfloat16, dense), of the float32
+# units, and of the int32 units, which are half as many; multiprocessors; clock, in Hz, that these rates belong to.
+MEMORY, TENSOR, FLOAT32, INT32, PROCESSORS, CLOCK = 4.8e12, 989e12, 67e12, 33.5e12, 132, 1.98e9
+
+# Expectations: shares of the rates above; seconds that a launch costs a kernel by itself, and within a graph; seconds
+# that Python and torch take to queue an operator.
+OF_MEMORY, OF_TENSOR, OF_UNITS = 0.6, 0.4, 0.4
+LAUNCH, NODE, QUEUE = 4e-6, 1.5e-6, 7e-6
+
+# The coder, whose warp takes 32 symbols at a time: cycles from one such round to the next, which a stream by itself
+# waits for, and instructions of a round, of which all warps of a multiprocessor issue two per cycle. It holds 32
+# blocks, each of one warp.
+ROUND_CYCLES = {"encode": 2000, "decode": 1000}
+ROUND_INSTRUCTIONS = {"encode": 600, "decode": 300}
+ISSUED, RESIDENT = 2.0, 32
+
+Row = dict[str, object]
+
+
+def operation_seconds(call: NetworkCall, tensor: float = TENSOR, units: float = FLOAT32) -> float:
+    """The least time for a call's operations: tensor cores compute products of 16-bit maps, other units the rest."""
+    if call.dtype == "int16":
+        return call.flops / (units * INT32 / FLOAT32)
+    if call.dtype != "bfloat16":
+        return call.flops / units
+    if call.name == "aicr_ext::depthwise_gram":
+        batch, channels, height, width = call.shapes[0]
+        taps = 2 * 9 * batch * channels * height * width
+        return max(taps / units, (call.flops - taps) / tensor)
+    depthwise = call.name == "aten::convolution" and call.shapes[1][1] == 1
+    return call.flops / (tensor if call.name.startswith("aten::") and not depthwise else units)
+
+
+def floor(call: NetworkCall) -> float:
+    """Seconds that a call takes at least."""
+    return max(call.bytes / MEMORY, operation_seconds(call))
+
+
+def expected(call: NetworkCall, launch: float) -> float:
+    """Seconds that a call should take, with ``launch`` for each of its kernels."""
+    launches = 2 if call.name == "aicr_ext::depthwise_gram" else 1
+    busy = max(call.bytes / (OF_MEMORY * MEMORY), operation_seconds(call, OF_TENSOR * TENSOR, OF_UNITS * FLOAT32))
+    return busy + launches * launch
+
+
+def kernel_calls() -> dict[tuple[str, str], tuple[str, dict[str, NetworkCall]]]:
+    """Our kernels as the networks call them: by name and shape, the model, and the call in each precision."""
+    found: dict[tuple[str, str], tuple[str, dict[str, NetworkCall]]] = {}
+    for model in MODELS:
+        for precision in PRECISIONS:
+            parts = network_calls(model, *SIZE, precision)
+            for call in [*parts["analysis"], *parts["synthesis"]]:
+                space, _, name = call.name.partition("::")
+                if space != "aicr_ext":
+                    continue
+                shape = "x".join(map(str, call.shapes[0]))
+                _, calls = found.setdefault((name, shape), (model, {}))
+                # Between a quality scale and the next convolution maps are float32 also under autocast.
+                if precision not in calls or (call.dtype == precision != calls[precision].dtype):
+                    calls[precision] = call
+    return dict(sorted(found.items()))
+
+
+def kernel_rows(measured: Path) -> list[Row]:
+    """One line per kernel and shape, with both precisions."""
+    times = {(row["kernel"], row["map"], row["precision"]): float(row["us"]) for row in read(measured / "kernels.csv")}
+    rows = []
+    for (name, shape), (model, calls) in kernel_calls().items():
+        row: Row = {"kernel": name, "map": shape, "model": model}
+        for precision in PRECISIONS:
+            call, short = calls[precision], {"bfloat16": "bf16", "float32": "f32"}[precision]
+            row[f"{short} MB"] = call.bytes / 1e6
+            if precision == "bfloat16":
+                row["MFLOP"] = call.flops / 1e6 or None
+            row[f"{short} floor us"] = 1e6 * floor(call)
+            row[f"{short} expected us"] = 1e6 * expected(call, LAUNCH)
+            row[f"{short} measured us"] = times.get((name, shape, precision))
+        rows.append(row)
+    return rows
+
+
+def coder_rate(streams: int, way: str) -> float:
+    """Symbols per second of so many streams: they wait side by side until the multiprocessors issue no more."""
+    alone = 32 * CLOCK / ROUND_CYCLES[way]
+    together = 32 * CLOCK * PROCESSORS * ISSUED / ROUND_INSTRUCTIONS[way]
+    return min(min(streams, PROCESSORS * RESIDENT) * alone, together)
+
+
+def coder_rows(measured: Path) -> list[Row]:
+    """One line per number of streams."""
+    found = {
+        int(row["streams"]): row
+        for row in read(measured / "coder-streams.csv")
+        if row["device"] == "cuda" and row["workload"].startswith("C")
+    }
+    return [
+        {
+            "streams": streams,
+            **{f"{way} expected Gsym/s": coder_rate(streams, way) / 1e9 for way in ROUND_CYCLES},
+            **{
+                f"{way} measured Gsym/s": float(found[streams][f"{way} Gsym/s"]) if streams in found else None
+                for way in ROUND_CYCLES
+            },
+        }
+        for streams in STREAMS
+    ]
+
+
+def codec_rows(measured: Path) -> list[Row]:
+    """One line per model, precision, batch and direction; seconds are those of the whole batch."""
+    found = {
+        (row["model"], row["precision"], int(row["batch"]), row["path"]): row
+        for row in read(measured / "speed-cuda.csv")
+        if row["size"] == "{}x{}".format(*SIZE)
+    }
+    rows = []
+    for model in MODELS:
+        config = get_config(model)
+        cells = SIZE[0] * SIZE[1] / 256
+        symbols = cells * (config.latent + config.hyper / 16)
+        for precision in PRECISIONS:
+            for batch in BATCHES:
+                parts = network_calls(model, *SIZE, precision, batch)
+                for way, names in (
+                    ("encode", ("analysis", "hyper analysis", "entropy networks")),
+                    ("decode", ("entropy networks", "synthesis")),
+                ):
+                    calls = [call for name in names for call in parts[name]]
+                    coder = batch * symbols / coder_rate(batch, way)
+                    graph = sum(expected(call, NODE) for call in calls)
+                    eager = max(len(calls) * QUEUE, sum(expected(call, LAUNCH) for call in calls))
+                    row: Row = {"model": model, "precision": precision, "batch": batch, "way": way}
+                    row |= {"calls": len(calls), "GB": sum(c.bytes for c in calls) / 1e9}
+                    row |= {"GFLOP": sum(c.flops for c in calls) / 1e9, "floor ms": 1e3 * sum(map(floor, calls))}
+                    row |= {"coder ms": 1e3 * coder}
+                    for name, path, seconds in (("", "aicr_ext", eager), ("graphs, ", "aicr_ext, graphs", graph)):
+                        one = found.get((model, precision, batch, path))
+                        row[f"{name}expected ms"] = 1e3 * (seconds + coder)
+                        row[f"{name}measured ms"] = 1e3 * float(one[f"{way} s"]) if one else None
+                    rows.append(row)
+    return rows
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The lines of a table, none where there is no file."""
+    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+
+
+def measure_kernels(wanted: Sequence[str] | None, device: str, seconds: float, path: str | None) -> list[Row]:
+    """Times of the kernels at their shapes, beside what was expected. The file grows with every kernel."""
+    rows: list[Row] = []
+    facts = circumstances(device)
+    for (name, shape), (model, calls) in kernel_calls().items():
+        if wanted and name not in wanted:
+            continue
+        operator = getattr(torch.ops.aicr_ext, name)
+        for precision, call in calls.items():
+            arguments = call.drawn(device)
+            run = [lambda operator=operator, arguments=arguments: operator(*arguments)]
+            with torch.no_grad():
+                (took,) = measure_events(run, seconds) if device == "cuda" else measure_together(run, seconds)
+            row: Row = {"kernel": name, "map": shape, "model": model, "precision": precision, "us": 1e6 * took}
+            row |= {"floor us": 1e6 * floor(call), "expected us": 1e6 * expected(call, LAUNCH)}
+            rows.append(row | {"x expected": took / expected(call, LAUNCH)})
+            if path:
+                write_csv(path, [row | facts for row in rows])
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.predictions", description="what an H200 should make of it")
+    parser.add_argument("--measured", type=Path, default=MEASURED, help="results to fill in (default: %(default)s)")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="measure the kernels there instead")
+    parser.add_argument("--seconds", type=float, default=0.05, help="for each kernel (default: %(default)s)")
+    parser.add_argument("--kernels", nargs="+", choices=KERNELS, help="with --device: only these")
+    parser.add_argument("--csv", help="also write the kernels that were measured to this file")
+    options = parser.parse_args(argv)
+    if options.device:
+        print(as_lines(measure_kernels(options.kernels, options.device, options.seconds, options.csv)))
+        return
+    for title, rows in (("Kernels", kernel_rows), ("Codec", codec_rows), ("Coder", coder_rows)):
+        print(f"## {title}\n\n{as_lines(rows(options.measured))}\n")
+
+
+if __name__ == "__main__":
+    main()
