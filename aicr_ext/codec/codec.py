@@ -15,6 +15,7 @@ from torch import Tensor
 
 from aicr_ext.codec import container
 from aicr_ext.codec.checkpoint import hyper_tables, load_model
+from aicr_ext.codec.graphs import GraphCache, capture_cuda
 from aicr_ext.codec.latents import decode_latents, encode_latents, of_each
 from aicr_ext.codec.priors import IntegerPriors
 from aicr_ext.codec.tables import gaussian_tables
@@ -38,14 +39,16 @@ class Codec:
         device: where the networks run; default the module's own device, or the CPU.
         precision: of analysis and synthesis: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which is bfloat16 where the
             device has instructions for it. Symbols are decoded alike in all; a picture differs by rounding.
+        cuda_graphs: on CUDA, record analysis and synthesis for each shape, of which the last 8 are kept in
+            memory, and replay them. The model must stay as it is, and one thread at a time may use the codec.
 
     A file decodes to the same symbols on every device. On a CPU the bytes of a picture, and the picture of a file, do
     not depend on others in the call; on CUDA these pass through analysis and synthesis together, whose sums may then
     have another order and differ by rounding. ``docs/cuda.md`` says where the host waits for a device.
 
     Raises:
-        ValueError: unknown model, or one whose weights are not in this package, a device that cannot be used, or
-            another precision.
+        ValueError: unknown model, or one whose weights are not in this package, a device that cannot be used,
+            another precision, or graphs on a device other than CUDA.
 
     >>> import aicr_ext, torch
     >>> codec = aicr_ext.Codec()
@@ -60,6 +63,7 @@ class Codec:
         device: str | torch.device | None = None,
         *,
         precision: str = "float32",
+        cuda_graphs: bool = False,
     ) -> None:
         self.model = (model if isinstance(model, AICR) else load_model(model)).eval()
         if device is not None:
@@ -67,6 +71,9 @@ class Codec:
         self.model.to(memory_format=torch.channels_last)
         self.device = next(self.model.parameters()).device
         self.precision = resolve_precision(precision, self.device)
+        if cuda_graphs and self.device.type != "cuda":
+            raise ValueError(f"cuda_graphs needs a codec on a CUDA device, got device {str(self.device)!r}")
+        self._graphs = GraphCache(capture_cuda) if cuda_graphs else None
         self.name = self.model.config.name
         self.weight_hash = _hash(self.model)
         self._hyper_tables = hyper_tables(self.model)
@@ -174,7 +181,7 @@ class Codec:
             with autocast(self.device, self.precision):
                 return getattr(self.model, network)(x, quality)
 
-        return of_each(run, x, quality)
+        return of_each(run, x, quality) if self._graphs is None else self._graphs(network, run, x, quality)
 
     def _padded(self, pictures: Tensor) -> Tensor:
         """(B, 3, H, W) float32, uint8 scaled to [0, 1], the last row and column repeated up to multiples of 16."""
