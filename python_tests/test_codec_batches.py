@@ -9,7 +9,7 @@ import pytest
 import torch
 from golden_models import FOLDER, MODELS
 from pictures import smooth
-from test_priors import both_steps, latents
+from prior_cases import both_steps, latents
 
 import aicr_ext
 from aicr_ext import errors

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import smooth
+from prior_cases import both_steps, latents
 from torch import Tensor, nn
 
 import aicr_ext
@@ -24,20 +25,6 @@ from aicr_ext.model import entropy
 from aicr_ext.model.aicr import AICR
 from aicr_ext.ops.kernels import plain_torch
 from aicr_ext.weights import load_weights, save_weights
-
-
-def latents(model: AICR, height: int = 9, width: int = 14) -> tuple[Tensor, Tensor]:
-    """Integers z (1, Z, h/4, w/4) of a picture, and first-step values (1, h, w, N) in units of the means."""
-    picture = torch.from_numpy(np.array(smooth(16 * width, 16 * height))).permute(2, 0, 1)[None].float() / 255
-    with torch.no_grad():
-        y = model.analysis(picture, torch.tensor([32]))
-        z = torch.round(model.hyper_analysis(y))
-    return z, torch.round(y.permute(0, 2, 3, 1) * torch.exp2(model.mean_exponents.float())).int()
-
-
-def both_steps(priors: IntegerPriors, z: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    first = priors.first(z, *values.shape[1:3])
-    return first.tensor, priors.second(values, first).tensor
 
 
 def pictures(count: int = 2) -> list[Tensor]:
