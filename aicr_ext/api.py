@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aicr_ext.codec import container
 from aicr_ext.codec.checkpoint import shipped_models
-from aicr_ext.codec.codec import Codec, as_bytes
+from aicr_ext.codec.codec import Codec, File, named, unpack_files
 from aicr_ext.errors import ModelMismatchError
 
 __all__ = ["compress", "decompress"]
@@ -48,7 +48,7 @@ def compress(
         precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``, as in :class:`aicr_ext.Codec`.
 
     Returns:
-        The file's bytes; a list of them for a batch. A picture's bytes do not depend on the batch it came in.
+        The file's bytes; a list of them for a batch. On a CPU a picture's bytes do not depend on the batch it came in.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape or range; the message says what is accepted.
@@ -74,7 +74,7 @@ def decompress(
     """Decodes the bytes of a file to a picture.
 
     Args:
-        data: what :func:`compress` returned or a file held; a list gives a list.
+        data: what :func:`compress` returned or a file held; a list gives a list, and files of one size decode together.
         device: where the networks run and the picture is returned; default the CPU.
         max_pixels: refuse larger pictures before anything is allocated.
         model: path of the weight file, for files made with weights that are not in this package.
@@ -85,7 +85,7 @@ def decompress(
 
     Raises:
         BitstreamError: not an AICR file, damaged, of a newer version, too large, or made with other weights; see
-            :mod:`aicr_ext.errors` for its kinds.
+            :mod:`aicr_ext.errors` for its kinds. In a list the message begins with the file's place, counted from 1.
         TypeError: not bytes.
 
     >>> import torch, aicr_ext
@@ -93,12 +93,23 @@ def decompress(
     >>> aicr_ext.decompress(data).shape
     torch.Size([3, 20, 30])
     """
-    if isinstance(data, (list, tuple)):
-        return [decompress(one, device=device, max_pixels=max_pixels, model=model, precision=precision) for one in data]
-    header, _ = container.unpack(as_bytes(data), max_pixels)
-    if model is None and header.model not in shipped_models():
-        raise ModelMismatchError(
-            f"the file was made with weights of {header.model}, which are not in this package; name their file (model)"
-        )
-    name = header.model if model is None else model
-    return _codec(name, device or "cpu", precision).decompress(data, max_pixels=max_pixels)
+    several = isinstance(data, (list, tuple))
+    files = unpack_files(data if several else [data], max_pixels)
+    places: dict[str | Path, list[int]] = {}
+    for place, file in enumerate(files):
+        places.setdefault(_model_of(file) if model is None else model, []).append(place)
+    pictures: dict[int, Tensor] = {}
+    for name, chosen in places.items():
+        decoded = _codec(name, device or "cpu", precision).decode_files([files[place] for place in chosen])
+        pictures.update(zip(chosen, decoded, strict=True))
+    return [pictures[place] for place in range(len(files))] if several else pictures[0]
+
+
+def _model_of(file: File) -> str:
+    if file.header.model not in shipped_models():
+        with named(file.name):
+            raise ModelMismatchError(
+                f"the file was made with weights of {file.header.model}, which are not in this package; "
+                "name their file (model)"
+            )
+    return file.header.model

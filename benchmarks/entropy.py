@@ -37,7 +37,7 @@ def row(codec: aicr_ext.Codec, path: Path, quality: int, threads: int) -> dict[s
     first = priors.first(z, height, width)
     values = torch.zeros_like(first.mean)
     streams = encode_latents(codec.model, priors, tables, y)
-    size = sum(map(len, streams))
+    size = sum(map(len, streams[0]))
 
     def networks() -> None:
         priors.second(values, priors.first(z, height, width))
@@ -71,7 +71,7 @@ def coding_steps(codec: aicr_ext.Codec, z: Tensor, y: Tensor) -> list[tuple[Tens
     steps = Steps(codec._priors, z, *y.shape[2:])
     found = []
     for _ in range(2):
-        found.append((steps.quantise(y[0].permute(1, 2, 0).double()), steps.index()))
+        found.append((steps.quantise(y.permute(0, 2, 3, 1).double()), steps.index()))
         steps.accept(found[-1][0])
     return found
 

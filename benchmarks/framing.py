@@ -61,7 +61,7 @@ def of_several_streams(name: str, weights: np.ndarray, count: int) -> dict[str, 
     symbols, index, _ = draw(weights, count, 0)
     segments = [(torch.from_numpy(symbols), torch.from_numpy(index), gaussian_tables())]
     header = Header("aicr-t", bytes(4), 0, 1000, 1000)
-    one, several = encode_as(segments, 1), encode_streams(segments)
+    (one,), (several,) = encode_as(segments, [1]), encode_streams(segments)
     sizes = [len(pack(header, streams)) for streams in (one, several)]
     more = max(1, len(several) - 1)
     return {

@@ -43,7 +43,7 @@ def decoded_latent(codec: Codec, data: bytes) -> Tensor:
     """The decoded y of a file, float32: exact numbers of symbols and means."""
     header, streams = container.unpack(data, container.MAX_PIXELS)
     rows, cols = -(-header.height // 16), -(-header.width // 16)
-    return decode_latents(codec._priors, codec._hyper_tables, streams, rows, cols, codec.device)
+    return decode_latents(codec._priors, codec._hyper_tables, [streams], rows, cols, codec.device)[0]
 
 
 def thumbnail(picture: Tensor) -> Tensor:

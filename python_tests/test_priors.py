@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import smooth
+from prior_cases import both_steps, latents
 from torch import Tensor, nn
 
 import aicr_ext
@@ -24,20 +25,6 @@ from aicr_ext.model import entropy
 from aicr_ext.model.aicr import AICR
 from aicr_ext.ops.kernels import plain_torch
 from aicr_ext.weights import load_weights, save_weights
-
-
-def latents(model: AICR, height: int = 9, width: int = 14) -> tuple[Tensor, Tensor]:
-    """Integers z (1, Z, h/4, w/4) of a picture, and first-step values (h, w, N) in units of the means."""
-    picture = torch.from_numpy(np.array(smooth(16 * width, 16 * height))).permute(2, 0, 1)[None].float() / 255
-    with torch.no_grad():
-        y = model.analysis(picture, torch.tensor([32]))
-        z = torch.round(model.hyper_analysis(y))
-    return z, torch.round(y[0].permute(1, 2, 0) * torch.exp2(model.mean_exponents.float())).int()
-
-
-def both_steps(priors: IntegerPriors, z: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    first = priors.first(z, *values.shape[:2])
-    return first.tensor, priors.second(values, first).tensor
 
 
 def pictures(count: int = 2) -> list[Tensor]:
@@ -59,13 +46,13 @@ def test_close_to_the_float_networks(model):
     first, second = both_steps(IntegerPriors(model), z, values)
     unit = power_of_two(-model.mean_exponents)
     with torch.no_grad():
-        plain_first = model.first_parameters(z, *values.shape[:2])
-        plain_second = model.second_parameters((values * unit).float().permute(2, 0, 1)[None], plain_first)
+        plain_first = model.first_parameters(z, *values.shape[1:3])
+        plain_second = model.second_parameters((values * unit).float().permute(0, 3, 1, 2), plain_first)
     for ours, plain in ((first, plain_first), (second, plain_second)):
         plain = plain[0].permute(1, 2, 0).double()
         logs = plain.shape[2] - len(unit)
         units = torch.cat([torch.full((logs,), 2.0**-LOG_EXPONENT, dtype=torch.float64), unit])
-        error = (ours * units - plain).abs()
+        error = (ours[0] * units - plain).abs()
         assert error.max() < 0.03 * (1 + plain.abs().max())
         assert error.mean() < 0.01 * (1 + plain.abs().mean())
 

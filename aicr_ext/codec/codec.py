@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,15 +15,19 @@ from torch import Tensor
 
 from aicr_ext.codec import container
 from aicr_ext.codec.checkpoint import hyper_tables, load_model
-from aicr_ext.codec.latents import decode_latents, encode_latents
+from aicr_ext.codec.graphs import GraphCache, capture_cuda
+from aicr_ext.codec.latents import decode_latents, encode_latents, of_each
 from aicr_ext.codec.priors import IntegerPriors
 from aicr_ext.codec.tables import gaussian_tables
-from aicr_ext.errors import ModelMismatchError, first_line
+from aicr_ext.errors import BitstreamError, ModelMismatchError, first_line
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import QUALITIES
 from aicr_ext.model.precision import autocast, resolve_precision
 
 __all__ = ["Codec"]
+
+#: Pictures of a call pass through the networks together as long as they have no more pixels than this: memory.
+_BATCH_PIXELS = 1 << 22
 
 
 class Codec:
@@ -32,10 +39,16 @@ class Codec:
         device: where the networks run; default the module's own device, or the CPU.
         precision: of analysis and synthesis: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which is bfloat16 where the
             device has instructions for it. Symbols are decoded alike in all; a picture differs by rounding.
+        cuda_graphs: on CUDA, record analysis and synthesis for each shape, of which the last 8 are kept in
+            memory, and replay them. The model must stay as it is, and one thread at a time may use the codec.
+
+    A file decodes to the same symbols on every device. On a CPU the bytes of a picture, and the picture of a file, do
+    not depend on others in the call; on CUDA these pass through analysis and synthesis together, whose sums may then
+    have another order and differ by rounding. ``docs/cuda.md`` says where the host waits for a device.
 
     Raises:
-        ValueError: unknown model, or one whose weights are not in this package, a device that cannot be used, or
-            another precision.
+        ValueError: unknown model, or one whose weights are not in this package, a device that cannot be used,
+            another precision, or graphs on a device other than CUDA.
 
     >>> import aicr_ext, torch
     >>> codec = aicr_ext.Codec()
@@ -50,6 +63,7 @@ class Codec:
         device: str | torch.device | None = None,
         *,
         precision: str = "float32",
+        cuda_graphs: bool = False,
     ) -> None:
         self.model = (model if isinstance(model, AICR) else load_model(model)).eval()
         if device is not None:
@@ -57,6 +71,9 @@ class Codec:
         self.model.to(memory_format=torch.channels_last)
         self.device = next(self.model.parameters()).device
         self.precision = resolve_precision(precision, self.device)
+        if cuda_graphs and self.device.type != "cuda":
+            raise ValueError(f"cuda_graphs needs a codec on a CUDA device, got device {str(self.device)!r}")
+        self._graphs = GraphCache(capture_cuda) if cuda_graphs else None
         self.name = self.model.config.name
         self.weight_hash = _hash(self.model)
         self._hyper_tables = hyper_tables(self.model)
@@ -67,7 +84,8 @@ class Codec:
         """File bytes of a picture, or a list of them for a batch; see :func:`aicr_ext.compress`."""
         quality = check_quality(quality)
         pictures = as_batch(image)
-        coded = [self._encode(picture, quality) for picture in pictures]
+        most = max(1, _BATCH_PIXELS // (pictures.shape[2] * pictures.shape[3]))
+        coded = [data for few in pictures.split(most) if len(few) for data in self._encode(few, quality)]
         return coded if isinstance(image, Tensor) and image.dim() == 4 else coded[0]
 
     @torch.no_grad()  # not inference_mode: its tensors cannot enter a caller's graph
@@ -78,20 +96,29 @@ class Codec:
         max_pixels: int = container.MAX_PIXELS,
     ) -> Tensor | list[Tensor]:
         """The picture of file bytes, or a list of pictures for a list; see :func:`aicr_ext.decompress`."""
-        if isinstance(data, (list, tuple)):
-            return [self.decompress(one, max_pixels=max_pixels) for one in data]
-        header, streams = container.unpack(as_bytes(data), max_pixels)
-        expected = self.weight_hash[: len(header.weight_hash)]
-        if header.model != self.name or header.weight_hash != expected:
-            raise ModelMismatchError(
-                f"the file needs model {header.model} with weights and tables {header.weight_hash.hex()}; "
-                f"this codec holds {self.name} with weights and tables {expected.hex()}"
-            )
-        rows, cols = -(-header.height // 16), -(-header.width // 16)
-        y_hat = decode_latents(self._priors, self._hyper_tables, streams, rows, cols, self.device)
-        with autocast(self.device, self.precision):
-            picture = self.model.synthesis(y_hat, torch.tensor([header.quality], device=self.device))
-        return picture[0, :, : header.height, : header.width].clamp(0, 1).contiguous()
+        several = isinstance(data, (list, tuple))
+        pictures = self.decode_files(unpack_files(data if several else [data], max_pixels))
+        return pictures if several else pictures[0]
+
+    @torch.no_grad()
+    def decode_files(self, files: Sequence[File]) -> list[Tensor]:
+        """The pictures of files, those of one size together.
+
+        Raises:
+            BitstreamError: a file is damaged or needs other weights; the message begins with its name, if it has one.
+        """
+        groups: dict[tuple[int, int], list[int]] = {}
+        for place, file in enumerate(files):
+            with named(file.name):
+                self._check_weights(file.header)
+            groups.setdefault(file.cells, []).append(place)
+        pictures: dict[int, Tensor] = {}
+        for (rows, cols), places in groups.items():
+            most = max(1, _BATCH_PIXELS // (256 * rows * cols))
+            for first in range(0, len(places), most):
+                few = places[first : first + most]
+                pictures.update(zip(few, self._decode([files[place] for place in few]), strict=True))
+        return [pictures[place] for place in range(len(files))]
 
     @torch.no_grad()
     def estimate_bits(self, image: Tensor | np.ndarray, *, quality: int = 32) -> float:
@@ -105,34 +132,104 @@ class Codec:
 
         ``picture`` is (3, H, W), uint8, or floating point of any range; the result is floating point. Nothing is coded.
         """
-        x = self._padded(picture)
+        x = self._padded(picture[None])
         with autocast(self.device, self.precision):
             output = self.model(x, torch.tensor([quality], device=self.device))
         bits = float(output.y_bpp + output.z_bpp) * x.shape[2] * x.shape[3]
         height, width = picture.shape[1:]
         return bits, output.picture[0, :, :height, :width]
 
-    def _encode(self, picture: Tensor, quality: int) -> bytes:
-        streams = self._encode_latent(self.latent(picture, quality))
-        height, width = picture.shape[1:]
-        return container.pack(container.Header(self.name, self.weight_hash, quality, width, height), streams)
+    def _encode(self, pictures: Tensor, quality: int) -> list[bytes]:
+        x = self._padded(pictures)
+        # Made there: a number on its way to the device would have to be waited for.
+        y = self._run("analysis", x, torch.full((len(x),), quality, device=self.device))
+        height, width = pictures.shape[2:]
+        header = container.Header(self.name, self.weight_hash, quality, width, height)
+        return [container.pack(header, streams) for streams in self._encode_latents(y)]
 
-    def _encode_latent(self, y: Tensor) -> list[bytes]:
+    def _encode_latents(self, y: Tensor) -> list[list[bytes]]:
         return encode_latents(self.model, self._priors, self._hyper_tables, y)
 
     def latent(self, picture: Tensor, quality: int) -> Tensor:
         """y (1, N, ceil(H/16), ceil(W/16)) of one picture (3, H, W), uint8 or float in [0, 1], as it is coded."""
-        with autocast(self.device, self.precision):
-            return self.model.analysis(self._padded(picture), torch.tensor([quality], device=self.device))
+        return self._run("analysis", self._padded(picture[None]), torch.full((1,), quality, device=self.device))
 
-    def _padded(self, picture: Tensor) -> Tensor:
-        """(1, 3, H, W) float32, uint8 scaled to [0, 1], the last row and column repeated up to multiples of 16."""
-        x = picture.to(self.device)[None]
+    def _check_weights(self, header: container.Header) -> None:
+        expected = self.weight_hash[: len(header.weight_hash)]
+        if header.model != self.name or header.weight_hash != expected:
+            raise ModelMismatchError(
+                f"the file needs model {header.model} with weights and tables {header.weight_hash.hex()}; "
+                f"this codec holds {self.name} with weights and tables {expected.hex()}"
+            )
+
+    def _decode(self, files: Sequence[File]) -> list[Tensor]:
+        """The pictures of files with latents of one size."""
+        streams, names = [file.streams for file in files], [file.name for file in files]
+        y_hat, check = decode_latents(self._priors, self._hyper_tables, streams, *files[0].cells, self.device, names)
+        quality = torch.tensor([file.header.quality for file in files])
+        pictures = self._run("synthesis", y_hat, quality.to(self.device, non_blocking=True))
+        sizes = [(file.header.height, file.header.width) for file in files]
+        # Copies, so that none keeps the memory of all.
+        cut = [x[:, :h, :w].clamp(0, 1).contiguous() for x, (h, w) in zip(pictures, sizes, strict=True)]
+        check()
+        return cut
+
+    def _run(self, network: str, x: Tensor, quality: Tensor) -> Tensor:
+        """Analysis or synthesis of a batch, in the codec's precision."""
+
+        def run(x: Tensor, quality: Tensor) -> Tensor:
+            with autocast(self.device, self.precision):
+                return getattr(self.model, network)(x, quality)
+
+        return of_each(run, x, quality) if self._graphs is None else self._graphs(network, run, x, quality)
+
+    def _padded(self, pictures: Tensor) -> Tensor:
+        """(B, 3, H, W) float32, uint8 scaled to [0, 1], the last row and column repeated up to multiples of 16."""
+        x = pictures.to(self.device)
         x = x.float().div_(255) if x.dtype == torch.uint8 else x.float()
         height, width = x.shape[2:]
         if height % 16 or width % 16:
             x = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate")
         return x
+
+
+class File(NamedTuple):
+    """A file taken apart; ``name`` begins messages about it, if it is not empty."""
+
+    name: str
+    header: container.Header
+    streams: list[memoryview]
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of its latent."""
+        return -(-self.header.height // 16), -(-self.header.width // 16)
+
+
+def unpack_files(data: Sequence[object], max_pixels: int) -> list[File]:
+    """Takes files apart; of several each is named by its place in the list.
+
+    Raises:
+        TypeError: not bytes.
+        BitstreamError: a file is damaged outside its streams, or too large.
+    """
+    files = []
+    for place, one in enumerate(data, 1):
+        name = f"file {place} of {len(data)}" if len(data) > 1 else ""
+        with named(name):
+            files.append(File(name, *container.unpack(as_bytes(one), max_pixels)))
+    return files
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Lets messages of errors begin with a name."""
+    try:
+        yield
+    except (BitstreamError, TypeError) as error:
+        if not name:
+            raise
+        raise type(error)(f"{name}: {error}") from None
 
 
 def _hash(model: AICR) -> bytes:
@@ -175,8 +272,8 @@ def as_bytes(data: object) -> bytes | bytearray | memoryview:
     return data
 
 
-def as_batch(image: object) -> list[Tensor]:
-    """The pictures (3, H, W), uint8 or floating, of everything :func:`aicr_ext.compress` accepts.
+def as_batch(image: object) -> Tensor:
+    """The pictures (B, 3, H, W), uint8 or floating, of everything :func:`aicr_ext.compress` accepts.
 
     Raises:
         TypeError: not a tensor, array or PIL image, or a dtype other than uint8 and floating point.
@@ -194,11 +291,11 @@ def as_batch(image: object) -> list[Tensor]:
     if not all(1 <= side <= container.MAX_SIDE for side in image.shape[-2:]):
         raise ValueError(f"image sides must be 1 to {container.MAX_SIDE}, got {tuple(image.shape[-2:])}")
     if image.dtype.is_floating_point and image.numel():
-        low, high = (float(v) for v in image.detach().aminmax())
+        low, high = torch.stack(image.detach().aminmax()).tolist()
         if not (low >= 0 and high <= 1):  # also true of NaN
             what = "NaN" if low != low or high != high else f"values from {low:g} to {high:g}"
             raise ValueError(f"a floating-point image must lie in [0, 1], got {what}")
-    return list(image.detach()) if image.dim() == 4 else [image.detach()]
+    return image.detach() if image.dim() == 4 else image.detach()[None]
 
 
 def _from_array(image: np.ndarray) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aicr_ext.model.entropy import SCALE_LEVELS
@@ -80,7 +81,13 @@ class Depthwise:
     shift: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        return integer_depthwise(x, self.weight, self.bias, self.shift)
+        """Of pictures (B, H, W, C)."""
+        if len(x) == 1:
+            return integer_depthwise(x[0], self.weight, self.bias, self.shift)[None]
+        # One below the other as a single one: the row of zeros above each is what its edges and its neighbour's see.
+        apart = F.pad(x, (0, 0, 0, 0, 1, 0))
+        out = integer_depthwise(apart.flatten(0, 1), self.weight, self.bias, self.shift)
+        return out.view_as(apart)[:, 1:]
 
 
 def power_of_two(exponent: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """The entropy networks in integers: the same table index and mean for every symbol on every machine.
 
 A decoder must repeat the encoder's numbers to the last bit, and floating-point sums depend on their order. Here all is
-int16 with sums in int32: the networks of :mod:`aicr_ext.model.entropy`, one picture at a time, as (H, W, C) tensors.
+int16 with sums in int32: the networks of :mod:`aicr_ext.model.entropy`, of pictures of one size, as (B, H, W, C)
+tensors. What a picture gets does not depend on those beside it.
 """
 
 from __future__ import annotations
@@ -39,18 +40,18 @@ Step = Callable[[Tensor], Tensor]
 
 
 class Parameters:
-    """What one step is coded with, (h, w, N) each.
+    """What one step is coded with, (B, h, w, N) each.
 
     Attributes:
         level: index of the Gaussian table, uint8.
         mean: int32, with the exponent of its channel.
         quant_step: what y is divided by before rounding, float64; None where the model has none.
-        tensor: int16 (h, w, 2N or 3N), all of the above as the next network sees it.
+        tensor: int16 (B, h, w, 2N or 3N), all of the above as the next network sees it.
     """
 
     def __init__(self, tensor: Tensor, with_step: bool) -> None:
         self.tensor = tensor
-        *step, log_scale, mean = tensor.chunk(3 if with_step else 2, 2)
+        *step, log_scale, mean = tensor.chunk(3 if with_step else 2, 3)
         self.level = scale_level(log_scale)
         self.mean = mean.int()
         self.quant_step = (step[0].double() * 2.0**-LOG_EXPONENT).clamp_min(0.5) if step else None
@@ -86,19 +87,19 @@ class IntegerPriors:
         return self.config.linear_shortcut
 
     def first(self, z: Tensor, height: int, width: int) -> Parameters:
-        """Those of the first step, from the integers z (1, Z, ceil(h/4), ceil(w/4))."""
-        seen = (z[0].permute(1, 2, 0).int() << _Z_EXPONENT).clamp(-LIMIT, LIMIT).to(torch.int16)
+        """Those of the first step, from the integers z (B, Z, ceil(h/4), ceil(w/4))."""
+        seen = (z.permute(0, 2, 3, 1).int() << _Z_EXPONENT).clamp(-LIMIT, LIMIT).to(torch.int16)
         x = _in_order(self._hyper, seen.contiguous())
         x = _in_strips(self._fusion, x)
-        return Parameters(x[:height, :width].contiguous(), self.config.quant_step)
+        return Parameters(x[:, :height, :width].contiguous(), self.config.quant_step)
 
     def second(self, values: Tensor, first: Parameters) -> Parameters:
-        """Those of the second step, from the first step's values (h, w, N), int32, 0 elsewhere."""
+        """Those of the second step, from the first step's values (B, h, w, N), int32, 0 elsewhere."""
         if self._companded:
             seen = integer_asinh(values, self.mean_exponent, self._table)
         else:
             seen = values.clamp(-LIMIT, LIMIT).to(torch.int16)
-        return Parameters(_in_strips(self._spatial, torch.cat([seen, first.tensor], 2)), False)
+        return Parameters(_in_strips(self._spatial, torch.cat([seen, first.tensor], 3)), False)
 
 
 def _in_order(steps: list[Step], x: Tensor) -> Tensor:
@@ -109,14 +110,14 @@ def _in_order(steps: list[Step], x: Tensor) -> Tensor:
 
 def _in_strips(steps: list[Step], x: Tensor) -> Tensor:
     """Steps without upsampling, strip by strip; each reaches at most one row further."""
-    height, width, channels = x.shape
-    rows, reach = max(8, _STRIP_VALUES // (width * channels)), len(steps)
+    pictures, height, width, channels = x.shape
+    rows, reach = max(8, _STRIP_VALUES // (pictures * width * channels)), len(steps)
     parts = []
     for start in range(0, height, rows):
         first, last = max(start - reach, 0), min(start + rows + reach, height)
-        part = _in_order(steps, x[first:last])
-        parts.append(part[start - first : min(start + rows, height) - first])
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+        part = _in_order(steps, x[:, first:last])
+        parts.append(part[:, start - first : min(start + rows, height) - first])
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def _network(
@@ -159,7 +160,7 @@ def _depth_conv(name: str, block: DepthConv, x: Tensor | int, own: list) -> tupl
     width = weight.shape[1]
     inputs = torch.cat([torch.full((width,), filtered), per_channel(x, width).cpu()]).to(weight.device)
     leave = linear(f"{name}.conv_out", torch.cat([weight, _matrix(block.skip)], 1), bias + block.skip.bias, inputs, out)
-    return lambda t: leave(torch.cat([look(enter(t)), t], 2)), out
+    return lambda t: leave(torch.cat([look(enter(t)), t], 3)), out
 
 
 def _feed_forward(name: str, block: FeedForwardAdd, x: Tensor | int, own: list) -> tuple[Step, Tensor | int]:
@@ -187,7 +188,7 @@ def _upsample(name: str, block: ResidualUpsample, x: Tensor | int, own: list) ->
     leave = linear(f"{name}.conv", taps, block.conv.bias, hidden, out, 0.1, residual=out)
 
     def step(t: Tensor) -> Tensor:
-        up, skip = (_pixel_shuffle(part) for part in enter(t).chunk(2, 2))
+        up, skip = (_pixel_shuffle(part) for part in enter(t).chunk(2, 3))
         return leave(_neighbours(up), skip)
 
     return step, out
@@ -202,15 +203,15 @@ _BLOCKS = {
 
 
 def _pixel_shuffle(x: Tensor) -> Tensor:
-    """(H, W, 4C) to (2H, 2W, C), channels in the order of :func:`torch.nn.functional.pixel_shuffle`."""
-    height, width, channels = x.shape
-    x = x.reshape(height, width, channels // 4, 2, 2).permute(0, 3, 1, 4, 2)
-    return x.reshape(2 * height, 2 * width, channels // 4)
+    """(B, H, W, 4C) to (B, 2H, 2W, C), channels in the order of :func:`torch.nn.functional.pixel_shuffle`."""
+    pictures, height, width, channels = x.shape
+    x = x.reshape(pictures, height, width, channels // 4, 2, 2).permute(0, 1, 4, 2, 5, 3)
+    return x.reshape(pictures, 2 * height, 2 * width, channels // 4)
 
 
 def _neighbours(x: Tensor) -> Tensor:
-    """(H, W, C) to (H, W, 9C): the 3x3 pixels around each, by row and column, zeros outside."""
-    height, width, _ = x.shape
+    """(B, H, W, C) to (B, H, W, 9C): the 3x3 pixels around each, by row and column, zeros outside."""
+    _, height, width, _ = x.shape
     padded = F.pad(x, (0, 0, 1, 1, 1, 1))
-    windows = [padded[row : row + height, col : col + width] for row, col in itertools.product(range(3), range(3))]
-    return torch.cat(windows, 2)
+    windows = [padded[:, row : row + height, col : col + width] for row, col in itertools.product(range(3), range(3))]
+    return torch.cat(windows, 3)

@@ -105,6 +105,7 @@ class TableSet:
         self._native = require_C().RansTables(self.frequencies, self.sizes, self.offsets, self.shifts)
         for array in (self.frequencies, self.sizes, self.offsets, self.shifts):
             array.flags.writeable = False
+        self._copies: dict[torch.device, torch.Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -115,6 +116,14 @@ class TableSet:
         arrays."""
         arrays = (self.frequencies.shape, self.frequencies, self.sizes, self.offsets, self.shifts)
         return torch.from_numpy(np.concatenate([np.ravel(array).astype(np.int32) for array in arrays]))
+
+    def on(self, device: torch.device) -> torch.Tensor:
+        """:attr:`tensor` on a device; the first call copies it there."""
+        if device.type == "cpu":
+            return self.tensor
+        if device not in self._copies:
+            self._copies[device] = self.tensor.to(device)
+        return self._copies[device]
 
     def digest(self) -> bytes:
         """SHA-256 of the numbers of :attr:`tensor`, little-endian.
