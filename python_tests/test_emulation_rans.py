@@ -226,6 +226,22 @@ def test_a_state_that_leads_outside_is_told_at_the_end():
                 raise_fault(faults)
 
 
+def test_a_state_whose_last_word_is_half_outside_is_told_at_the_end():
+    """Words take two bytes: of an odd number of bytes, the second half of the last would lie behind ``data``."""
+    batch = even([400], 1)
+    data, ends = batch.encode(8)
+    size = len(data)
+    for word, end in ((size - 1, size), (size - 5, size - 2)):
+        state = CUDA.rans_decode_begin(data, ends)
+        state[:, 32:44].view(torch.int64)[:] = torch.tensor([word, end, end, end, 0, 0])
+        step = (data, batch.index[0], batch.tables[0], batch.splits[0])
+        with pytest.raises(ValueError, match="state of stream 0 is not one"):
+            rans.rans_decode_step(state.clone(), *step)
+        assert not CUDA.rans_decode_step(state, *step).any()
+        with pytest.raises(ValueError, match=r"^state is not one that"):
+            raise_fault(CUDA.rans_decode_end(state, data))
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
