@@ -311,3 +311,30 @@ def test_on_a_gpu(lanes):
     symbols, faults = batch.decode(made, made_ends)
     assert all(map(torch.equal, symbols, batch.symbols))
     raise_fault(faults)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not (torch.cuda.is_available() and _native.HAS_CUDA_OPS), reason="no GPU")
+@pytest.mark.parametrize("lanes", [8, 32])
+def test_a_graph_decodes_what_is_there_when_it_is_replayed(lanes):
+    """Begin, steps and end as one graph: recording it needs no word of the device, nor does a damaged stream."""
+    batch = even([3000, 2000], 4)
+    data, ends = batch.encode(lanes)
+    damaged = data.clone()
+    damaged[ends[1] - 40] ^= 16
+    expected = [(given, *batch.decode(given, ends)) for given in (data, data, damaged, data)]
+    assert expected[2][2].any()
+    for part in (batch.index, batch.tables, batch.splits):
+        part[:] = [tensor.cuda() for tensor in part]
+    given, given_ends = data.cuda(), ends.cuda()
+    batch.decode(given, given_ends)  # the first call of a kernel loads it
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        symbols, faults = batch.decode(given, given_ends)
+    for bytes_now, symbols_then, faults_then in expected:
+        for out in (*symbols, faults):
+            out.fill_(-1)
+        given.copy_(bytes_now)
+        graph.replay()
+        assert torch.equal(faults.cpu(), faults_then)
+        assert all(torch.equal(ours.cpu(), theirs) for ours, theirs in zip(symbols, symbols_then, strict=True))
