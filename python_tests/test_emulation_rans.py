@@ -211,6 +211,19 @@ def test_what_only_the_device_knows_is_told_at_the_end(change, message, streams)
         assert not symbols.any()
 
 
+@pytest.mark.parametrize("wrong", [0, 1, 31, 33, 69, 70])
+def test_splits_of_many_streams(wrong):
+    """One that does not rise is the fault of all, wherever it is."""
+    batch = even([70 * 128], 70)
+    splits = batch.splits[0].clone()
+    splits[wrong] += 256
+    faults, symbols = fault_of(batch, {"splits": splits})
+    assert not symbols.any()
+    for s in range(70):
+        with pytest.raises(ValueError, match="splits must be positions that rise from 0"):
+            raise_fault(faults[s : s + 1])
+
+
 def test_a_state_that_leads_outside_is_told_at_the_end():
     batch = even([400], 2)
     for column in range(48):

@@ -21,6 +21,7 @@
 #include "common/rans_kernels.hpp"
 #include "cuda/launch.cuh"
 #include "cuda/rans_checksum.cuh"
+#include "cuda/rans_warp.cuh"
 
 namespace aicr {
 namespace {
@@ -310,16 +311,9 @@ class WarpStream {
 };
 
 // What the caller has done wrong, for all streams.
-__device__ StreamFault refuse_call(const RansStepCuda& task, int lane) {
-  bool rising = true, valid = true;
-  for (int64_t s = lane; s <= task.streams; s += 32) {
-    const int64_t at = task.splits[s];
-    rising = rising && at >= (s > 0 ? task.splits[s - 1] : 0) && (s > 0 || at == 0) &&
-             (s < task.streams || at == task.count);
-  }
-  for (int t = lane; t < kMaxTables; t += 32) valid = valid && task.tables->valid[t] != 0;
-  if (__all_sync(kAll, rising) == 0) return StreamFault::kSplits;
-  return __all_sync(kAll, valid) == 0 ? StreamFault::kTables : StreamFault::kNone;
+__device__ StreamFault refuse_call(const RansTablesCuda& tables, int lane) {
+  if (tables.splits_rise == 0) return StreamFault::kSplits;
+  return tables_are_valid(tables, lane) ? StreamFault::kNone : StreamFault::kTables;
 }
 
 // And for one of them.
@@ -341,7 +335,7 @@ __global__ void __launch_bounds__(32, 16) rans_step_kernel(RansStepCuda task) {
   const int lane = static_cast<int>(threadIdx.x);
   const int64_t s = blockIdx.x;
   StreamState& row = task.rows[s];
-  StreamFault fault = refuse_call(task, lane);
+  StreamFault fault = refuse_call(*task.tables, lane);
   // Splits that make no sense do not say whose a symbol is: then all streams share them.
   const bool shared = fault == StreamFault::kSplits;
   const int64_t first = shared ? s * task.count / task.streams : task.splits[s];

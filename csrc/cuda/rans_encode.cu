@@ -20,6 +20,7 @@
 
 #include "cuda/launch.cuh"
 #include "cuda/rans_checksum.cuh"
+#include "cuda/rans_warp.cuh"
 
 namespace aicr {
 namespace {
@@ -89,12 +90,6 @@ __device__ int64_t unnamed_table(const RansEncodeCuda& task, int64_t first, int6
     if (found != 0) return i - first + __ffs(static_cast<int>(found)) - 1;
   }
   return -1;
-}
-
-__device__ bool tables_are_valid(const RansTablesCuda& tables, int lane) {
-  bool valid = true;
-  for (int t = lane; t < kMaxTables; t += 32) valid = valid && tables.valid[t] != 0;
-  return __all_sync(kAll, valid) != 0;
 }
 
 __global__ void __launch_bounds__(32, 16) rans_split_kernel(RansEncodeCuda task) {
