@@ -1,19 +1,20 @@
 // Decoding of rANS streams: the symbols and faults of common/rans_stream.hpp, and nothing else.
 //
-// Step     A warp takes one stream through one segment. With 32 lanes each is a lane of the warp; with 8 the
-// others wait.
-//          In a round a ballot tells who takes a word, and the bits below its own in it which one.
-// Order    1024 symbols have their entries made before the first of them becomes a symbol, as on the CPU, so
-// that of
-//          two faults the same one is found. Then 128 at a time become symbols, four to a lane: prefix sums
-//          place the raw bits; escapes, which are rare, are read by one lane after the other; then the
-//          checksum takes them up.
-// Memory   Data, indices and tables are read through the read-only cache; entries are in shared memory, 1
-// KiB. Nothing
-//          outside the sections of the stream is read, whatever it holds. Words and bits may lie at any
-//          address, so they are read byte by byte.
-// Begin, end  A thread a stream.
-// Determinism  Integers only, no atomics.
+// Begin, end: a thread a stream.
+//
+// Step: a warp takes one stream through one segment. With 32 lanes each is a lane of the warp; with 8 the
+// others wait. In a round a ballot tells who takes a word, and the bits below its own in it which one.
+//
+// Order: 1024 symbols have their entries made before the first of them becomes a symbol, as on the CPU, so
+// that of two faults the same one is found. Then 128 at a time become symbols, four to a lane: prefix sums
+// place the raw bits; escapes, which are rare, are read by one lane after the other; then the checksum takes
+// them up.
+//
+// Memory: data, indices and tables are read through the read-only cache; entries are in shared memory,
+// 1 KiB. Nothing outside the sections of the stream is read, whatever it holds. Words and bits may lie at
+// any address, so they are read byte by byte.
+//
+// Determinism: integers only, no atomics.
 #include "cuda/rans_decode.cuh"
 
 #include <climits>

@@ -1,10 +1,10 @@
 // Table sets on the device, the same as in common/rans_tables.hpp.
 //
-// Tables  A warp makes one table: each lane holds what is left of two entries, and the rarest and the most
-// frequent one
-//         are found by a reduction of the warp for each of the 64 buckets. Entries of one size are told apart
-//         by their number, so there is one answer only.
-// Slots   A block of 256 threads inverts one: each slot writes itself where its entry and rank lead.
+// Tables: a warp makes one table. Each lane holds what is left of two entries, and the rarest and the most
+// frequent one are found by a reduction of the warp for each of the 64 buckets. Entries of one size are told
+// apart by their number, so there is one answer only.
+//
+// Slots: a block of 256 threads inverts one table; each slot writes itself where its entry and rank lead.
 #include "cuda/launch.cuh"
 #include "cuda/rans_checksum.cuh"
 #include "cuda/rans_tables.cuh"
