@@ -1,7 +1,7 @@
 // Integer operators of the entropy networks, bit for bit as on the CPU: integer sums have no order.
 //
 // Linear: a block of 256 threads computes 64 rows x 64 outputs, a thread 4 x 4 of them. Inputs and weights
-// come in pairs of int16, as one 32-bit word each, through shared memory: 16 pairs at a time, 8.3 KiB. Rows
+// come in pairs of int16, as one 32-bit word each, through shared memory: 16 pairs at a time, 8.1 KiB. Rows
 // of a thread lie 16 apart and so do its outputs, so that a warp's reads of either fall into different banks
 // or are broadcast.
 //
