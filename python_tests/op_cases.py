@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -32,3 +35,17 @@ def assert_no_worse(out, eager, exact, rounding=0.0):
         assert (out.double() - exact).abs().max().item() <= allowed + max(
             4 * torch.finfo(out.dtype).eps, rounding
         ) * scale
+
+
+@contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """Within it torch gives out memory full of NaN, to operators too: an element that none writes shows."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        assert torch.empty(5).isnan().all()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cuda_cases import CASES, DTYPES, OPERATORS, PLACES, as_tuple, example, named, placed, run, wide
+from cuda_cases import CASES, DTYPES, OPERATORS, PLACES, as_tuple, example, fold_arguments, named, placed, run, wide
 from emulation import SEEDS, launches, requires_emulation, seeded
-from op_cases import LAYOUTS, VIEWS, assert_no_worse
+from op_cases import LAYOUTS, VIEWS, assert_no_worse, poisoned_memory
 
+from aicr_ext import _native
 from aicr_ext.ops.layout import preferred_layout
 
 everywhere = pytest.mark.parametrize("place", PLACES)
@@ -135,13 +136,18 @@ def test_a_picture_does_not_depend_on_its_batch(operator, layout, place):
 @every_layout
 @every_operator
 def test_every_element_is_written(operator, layout, place):
-    """Memory just freed and full of NaN is handed out for the result: an element left out would show."""
     args = example(operator, torch.float32, layout, place, (2, 24, 35, 33))
-    for out in run(operator.name, args, place):
-        for _ in range(3):
-            poison = torch.full_like(out, float("nan"))
-            del poison
-            assert all(t.isfinite().all() for t in run(operator.name, args, place))
+    with poisoned_memory():
+        out = run(operator.name, args, place)
+    assert all(t.isfinite().all() for t in out)
+
+
+@everywhere
+def test_every_element_of_folded_weights_is_written(place):
+    args = fold_arguments(depth=40, outputs=70, place=place)
+    with poisoned_memory():
+        (out,) = run("fold_channel_attention", args, place)
+    assert out.isfinite().all()
 
 
 @requires_emulation
@@ -213,15 +219,21 @@ def test_bad_arguments(operator, place_of, value, message, place):
         run(operator.name, tuple(args), place)
 
 
+GRAPHED = {o.name: lambda o=o: example(o, torch.float32, "channels_last", "cuda", (1, 64, 32, 48)) for o in OPERATORS}
+GRAPHED["fold_channel_attention"] = lambda: fold_arguments(depth=40, outputs=70, place="cuda")
+
+
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@every_operator
-def test_cuda_graph(operator):
-    args = example(operator, torch.float32, "channels_last", "cuda", (1, 64, 32, 48))
-    expected = run(operator.name, args, "cuda")
+@pytest.mark.skipif(not (torch.cuda.is_available() and _native.HAS_CUDA_OPS), reason="no CUDA device")
+@pytest.mark.parametrize("name", GRAPHED)
+def test_cuda_graph(name):
+    args = GRAPHED[name]()
+    expected = run(name, args, "cuda")
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        out = run(operator.name, args, "cuda")
-    graph.replay()
-    torch.cuda.synchronize()
-    assert all(torch.equal(a, b) for a, b in zip(out, expected, strict=True))
+        out = run(name, args, "cuda")
+    for _ in range(2):
+        for t in out:
+            t.fill_(float("nan"))
+        graph.replay()
+        assert all(torch.equal(a, b) for a, b in zip(out, expected, strict=True))

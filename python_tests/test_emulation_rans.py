@@ -211,6 +211,19 @@ def test_what_only_the_device_knows_is_told_at_the_end(change, message, streams)
         assert not symbols.any()
 
 
+@pytest.mark.parametrize("wrong", [0, 1, 31, 33, 69, 70])
+def test_splits_of_many_streams(wrong):
+    """One that does not rise is the fault of all, wherever it is."""
+    batch = even([70 * 128], 70)
+    splits = batch.splits[0].clone()
+    splits[wrong] += 256
+    faults, symbols = fault_of(batch, {"splits": splits})
+    assert not symbols.any()
+    for s in range(70):
+        with pytest.raises(ValueError, match="splits must be positions that rise from 0"):
+            raise_fault(faults[s : s + 1])
+
+
 def test_a_state_that_leads_outside_is_told_at_the_end():
     batch = even([400], 2)
     for column in range(48):
@@ -224,6 +237,22 @@ def test_a_state_that_leads_outside_is_told_at_the_end():
         else:
             with pytest.raises(ValueError, match=r"^stream 1 of 2: state is not one that"):
                 raise_fault(faults)
+
+
+def test_a_state_whose_last_word_is_half_outside_is_told_at_the_end():
+    """Words take two bytes: of an odd number of bytes, the second half of the last would lie behind ``data``."""
+    batch = even([400], 1)
+    data, ends = batch.encode(8)
+    size = len(data)
+    for word, end in ((size - 1, size), (size - 5, size - 2)):
+        state = CUDA.rans_decode_begin(data, ends)
+        state[:, 32:44].view(torch.int64)[:] = torch.tensor([word, end, end, end, 0, 0])
+        step = (data, batch.index[0], batch.tables[0], batch.splits[0])
+        with pytest.raises(ValueError, match="state of stream 0 is not one"):
+            rans.rans_decode_step(state.clone(), *step)
+        assert not CUDA.rans_decode_step(state, *step).any()
+        with pytest.raises(ValueError, match=r"^state is not one that"):
+            raise_fault(CUDA.rans_decode_end(state, data))
 
 
 @pytest.mark.parametrize(
@@ -295,3 +324,30 @@ def test_on_a_gpu(lanes):
     symbols, faults = batch.decode(made, made_ends)
     assert all(map(torch.equal, symbols, batch.symbols))
     raise_fault(faults)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not (torch.cuda.is_available() and _native.HAS_CUDA_OPS), reason="no GPU")
+@pytest.mark.parametrize("lanes", [8, 32])
+def test_a_graph_decodes_what_is_there_when_it_is_replayed(lanes):
+    """Begin, steps and end as one graph: recording it needs no word of the device, nor does a damaged stream."""
+    batch = even([3000, 2000], 4)
+    data, ends = batch.encode(lanes)
+    damaged = data.clone()
+    damaged[ends[1] - 40] ^= 16
+    expected = [(given, *batch.decode(given, ends)) for given in (data, data, damaged, data)]
+    assert expected[2][2].any()
+    for part in (batch.index, batch.tables, batch.splits):
+        part[:] = [tensor.cuda() for tensor in part]
+    given, given_ends = data.cuda(), ends.cuda()
+    batch.decode(given, given_ends)  # the first call of a kernel loads it
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        symbols, faults = batch.decode(given, given_ends)
+    for bytes_now, symbols_then, faults_then in expected:
+        for out in (*symbols, faults):
+            out.fill_(-1)
+        given.copy_(bytes_now)
+        graph.replay()
+        assert torch.equal(faults.cpu(), faults_then)
+        assert all(torch.equal(ours.cpu(), theirs) for ours, theirs in zip(symbols, symbols_then, strict=True))

@@ -49,7 +49,7 @@ __all__ = [
 MAX_STREAMS = 256
 #: Symbols per group of 32 lanes: streams of one picture are cut at multiples of this.
 _GROUP = 128
-#: A row of the decoder's state, int32 each; ``csrc/common/rans_stream.hpp`` says what is in it, and where the fault is.
+#: A row of the decoder's state, int32 each; ``csrc/common/rans_state.hpp`` says what is in it, and where the fault is.
 _COLUMNS, _FAULT = 48, 46
 
 

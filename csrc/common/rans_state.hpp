@@ -26,12 +26,14 @@ struct StreamState {
 };
 static_assert(sizeof(StreamState) == 192 && alignof(StreamState) == 8, "rows of a tensor of 48 int32");
 
-// Whether the sections of a state of unknown origin lie in order within `size` bytes. Its lanes are another
+// Whether the sections of a state of unknown origin lie in order within `size` bytes, with whole words in
+// the first, because decoders ask of a word only whether its first byte is there. Its lanes are another
 // matter.
 AICR_HOST_DEVICE inline bool sections_are_safe(const StreamState& state, int64_t size) {
   return (state.lane_count == kNarrowLanes || state.lane_count == kWideLanes) && 0 <= state.word &&
-         state.word <= state.words_end && state.words_end <= state.raw_end && state.raw_end <= state.end &&
-         state.end <= size && 0 <= state.raw_bit && 0 <= state.escape_bit &&
+         state.word <= state.words_end && (state.words_end - state.word) % 2 == 0 &&
+         state.words_end <= state.raw_end && state.raw_end <= state.end && state.end <= size &&
+         0 <= state.raw_bit && 0 <= state.escape_bit &&
          state.raw_bit <= 8 * (state.raw_end - state.words_end) &&
          state.escape_bit <= 8 * (state.end - state.raw_end);
 }

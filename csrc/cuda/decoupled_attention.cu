@@ -1,17 +1,20 @@
 // out = dwconv_{Kx1}(GELU(dwconv_{1xK}(GELU(attn)))) * value, zero padding, in one pass; sums in float32.
 //
-// Layout   NCHW ("planar": a warp lies along a row of one plane) or channels-last (a warp lies along
-// channels). Tile     A block owns a strip of columns of some channels and walks down a block of rows. Each
-// thread owns one column
-//          of one channel: it keeps the last K results of the row convolution in registers, so the column
-//          convolution touches no memory. Per row the block puts GELU(attn) of its strip and the K - 1
-//          columns beside it into shared memory, where the row convolution reads its taps.
-// Shared   Two lines (double buffering, one barrier per row): 3.5 KiB channels-last, 2.2 KiB planar, at most.
-// Memory   attn and value read once, out written once, plus (K - 1) / kBlockRows rows and (K - 1) / columns
-// of attn
-//          again, most of them from the L2 cache. 4K + 1 FLOP and two erf per element.
-// Determinism  Every output is computed by one thread in one order; the tiling depends on the shape only. No
-// atomics.
+// Layout: NCHW ("planar": a warp lies along a row of one plane) or channels-last (a warp lies along
+// channels).
+//
+// Tile: a block owns a strip of columns of some channels and walks down a block of rows. Each thread owns
+// one column of one channel: it keeps the last K results of the row convolution in registers, so the column
+// convolution touches no memory. Per row the block puts GELU(attn) of its strip and the K - 1 columns beside
+// it into shared memory, where the row convolution reads its taps.
+//
+// Shared: two lines (double buffering, one barrier per row): 3.5 KiB channels-last, 2.2 KiB planar, at most.
+//
+// Memory: attn and value read once, out written once, plus (K - 1) / kBlockRows rows and (K - 1) / columns
+// of attn again, most of them from the L2 cache. 4K + 1 FLOP and two erf per element.
+//
+// Determinism: every output is computed by one thread in one order; the tiling depends on the shape only.
+// No atomics.
 #include "cuda/decoupled_attention.cuh"
 
 #include <climits>

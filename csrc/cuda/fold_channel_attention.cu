@@ -5,7 +5,7 @@
 // sum of the exponentials of every query of its group, a warp a query at a time; then it forms A again, 32
 // x 32 elements at a time in shared memory, and adds W_out's times A's to the four results of each thread.
 //
-// Shared: 8.3 KiB, and four floats per channel of a group: 192 bytes for 12 channels, 32 KiB for 2048.
+// Shared: 8.1 KiB, and four floats per channel of a group: 192 bytes for 12 channels, 32 KiB for 2048.
 //
 // Memory: scores and weights come from the caches; all is small beside a feature map. 2 outputs depth^2
 // FLOP per group and picture, and two exponentials per score and 32 x 32 results.

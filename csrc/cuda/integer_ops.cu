@@ -1,12 +1,13 @@
 // Integer operators of the entropy networks, bit for bit as on the CPU: integer sums have no order.
 //
-// Linear   A block of 256 threads computes 64 rows x 64 outputs, a thread 4 x 4 of them. Inputs and weights
-// come
-//          in pairs of int16, as one 32-bit word each, through shared memory: 16 pairs at a time, 8.3 KiB.
-//          Rows of a thread lie 16 apart and so do its outputs, so that a warp's reads of either fall into
-//          different banks or are broadcast.
-// Others   One thread per number, neighbours along channels.
-// Memory   Linear reads x once per 64 outputs and the weights once per 64 rows; the others read and write
+// Linear: a block of 256 threads computes 64 rows x 64 outputs, a thread 4 x 4 of them. Inputs and weights
+// come in pairs of int16, as one 32-bit word each, through shared memory: 16 pairs at a time, 8.1 KiB. Rows
+// of a thread lie 16 apart and so do its outputs, so that a warp's reads of either fall into different banks
+// or are broadcast.
+//
+// Others: one thread per number, neighbours along channels.
+//
+// Memory: linear reads x once per 64 outputs and the weights once per 64 rows; the others read and write
 // once.
 #include "cuda/integer_ops.cuh"
 

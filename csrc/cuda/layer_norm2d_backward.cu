@@ -6,7 +6,7 @@
 // pixel behind. The second reads x and grad again, 32 channels of a part of the pixels to a block, and adds
 // up what goes to weight and bias; the third adds up the parts, in double.
 //
-// Shared: as planes 8 KiB in the first kernel; 2 KiB in the second, 4 KiB in the third.
+// Shared: as planes 8 KiB in the first kernel; 2 KiB each in the second and the third.
 //
 // Memory: x and grad read twice, grad_x written once, and two floats per pixel written and read once. About
 // 25 FLOP per element.

@@ -1,13 +1,16 @@
 // Products of small matrices by a whole warp (tensor cores, from sm_80 on), and loading what they take. All
 // 32 lanes take part in each call.
 //
-// Which elements a lane holds, two 16-bit numbers to a register, with row = lane / 4 and column = lane % 4 *
-// 2:
-//   a, 16 x 16    a[0] (row, column), a[1] (row + 8, column), a[2] (row, column + 8), a[3] (row + 8, column +
-//   8),
-//                 each with its right neighbour
-//   b, 16 x 8     b[0] (column, row), b[1] (column + 8, row), each with its lower neighbour
-//   sum, 16 x 8   sum[0], sum[1] at (row, column) and its right neighbour, sum[2], sum[3] eight rows below
+// Which elements a lane holds, two 16-bit numbers to a register, with row = lane / 4 and
+// column = lane % 4 * 2:
+//
+// a, 16 x 16: a[0] at (row, column), a[1] at (row + 8, column), a[2] at (row, column + 8) and a[3] at
+// (row + 8, column + 8), each with its right neighbour.
+//
+// b, 16 x 8: b[0] at (column, row) and b[1] at (column + 8, row), each with its lower neighbour.
+//
+// sum, 16 x 8: sum[0] and sum[1] at (row, column) and its right neighbour, sum[2] and sum[3] eight rows
+// below.
 #pragma once
 
 #include <cuda_bf16.h>

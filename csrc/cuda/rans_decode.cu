@@ -1,19 +1,20 @@
 // Decoding of rANS streams: the symbols and faults of common/rans_stream.hpp, and nothing else.
 //
-// Step     A warp takes one stream through one segment. With 32 lanes each is a lane of the warp; with 8 the
-// others wait.
-//          In a round a ballot tells who takes a word, and the bits below its own in it which one.
-// Order    1024 symbols have their entries made before the first of them becomes a symbol, as on the CPU, so
-// that of
-//          two faults the same one is found. Then 128 at a time become symbols, four to a lane: prefix sums
-//          place the raw bits; escapes, which are rare, are read by one lane after the other; then the
-//          checksum takes them up.
-// Memory   Data, indices and tables are read through the read-only cache; entries are in shared memory, 1
-// KiB. Nothing
-//          outside the sections of the stream is read, whatever it holds. Words and bits may lie at any
-//          address, so they are read byte by byte.
-// Begin, end  A thread a stream.
-// Determinism  Integers only, no atomics.
+// Begin, end: a thread a stream.
+//
+// Step: a warp takes one stream through one segment. With 32 lanes each is a lane of the warp; with 8 the
+// others wait. In a round a ballot tells who takes a word, and the bits below its own in it which one.
+//
+// Order: 1024 symbols have their entries made before the first of them becomes a symbol, as on the CPU, so
+// that of two faults the same one is found. Then 128 at a time become symbols, four to a lane: prefix sums
+// place the raw bits; escapes, which are rare, are read by one lane after the other; then the checksum takes
+// them up.
+//
+// Memory: data, indices and tables are read through the read-only cache; entries are in shared memory,
+// 1 KiB. Nothing outside the sections of the stream is read, whatever it holds. Words and bits may lie at
+// any address, so they are read byte by byte.
+//
+// Determinism: integers only, no atomics.
 #include "cuda/rans_decode.cuh"
 
 #include <climits>
@@ -21,6 +22,7 @@
 #include "common/rans_kernels.hpp"
 #include "cuda/launch.cuh"
 #include "cuda/rans_checksum.cuh"
+#include "cuda/rans_warp.cuh"
 
 namespace aicr {
 namespace {
@@ -310,16 +312,9 @@ class WarpStream {
 };
 
 // What the caller has done wrong, for all streams.
-__device__ StreamFault refuse_call(const RansStepCuda& task, int lane) {
-  bool rising = true, valid = true;
-  for (int64_t s = lane; s <= task.streams; s += 32) {
-    const int64_t at = task.splits[s];
-    rising = rising && at >= (s > 0 ? task.splits[s - 1] : 0) && (s > 0 || at == 0) &&
-             (s < task.streams || at == task.count);
-  }
-  for (int t = lane; t < kMaxTables; t += 32) valid = valid && task.tables->valid[t] != 0;
-  if (__all_sync(kAll, rising) == 0) return StreamFault::kSplits;
-  return __all_sync(kAll, valid) == 0 ? StreamFault::kTables : StreamFault::kNone;
+__device__ StreamFault refuse_call(const RansTablesCuda& tables, int lane) {
+  if (tables.splits_rise == 0) return StreamFault::kSplits;
+  return tables_are_valid(tables, lane) ? StreamFault::kNone : StreamFault::kTables;
 }
 
 // And for one of them.
@@ -341,7 +336,7 @@ __global__ void __launch_bounds__(32, 16) rans_step_kernel(RansStepCuda task) {
   const int lane = static_cast<int>(threadIdx.x);
   const int64_t s = blockIdx.x;
   StreamState& row = task.rows[s];
-  StreamFault fault = refuse_call(task, lane);
+  StreamFault fault = refuse_call(*task.tables, lane);
   // Splits that make no sense do not say whose a symbol is: then all streams share them.
   const bool shared = fault == StreamFault::kSplits;
   const int64_t first = shared ? s * task.count / task.streams : task.splits[s];

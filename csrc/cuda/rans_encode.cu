@@ -1,25 +1,27 @@
 // Encoding of rANS streams: the bytes of common/rans_encoder.hpp.
 //
-// Place    Where a stream's memory begins: it has as many symbols of each segment in front of it as the
-// segment's split
-//          says, so sums of splits tell, without a scan.
-// Split    A warp a stream, 128 symbols at a time, four to a lane: table entries, the checksum, and raw and
-// escape bits,
-//          which prefix sums place. Bits are or-ed into words of zeros, in any order.
-// Code     A warp a stream, from the last symbol to the first; words are put down from the end of the
-// stream's memory
-//          backwards, which leaves them in reading order. In a round a ballot tells who gives one. The slot
-//          of an entry and rank is looked up in the inverted table, 32 KiB, which the cache holds for the
-//          tables in use.
-// Choose   One warp: how many lanes, and where each stream ends.
-// Write    A block a stream.
-// Determinism  Integers only; the order in which bits are or-ed does not matter.
+// Place: where a stream's memory begins. It has as many symbols of each segment in front of it as the
+// segment's split says, so sums of splits tell, without a scan.
+//
+// Split: a warp a stream, 128 symbols at a time, four to a lane: table entries, the checksum, and raw and
+// escape bits, which prefix sums place. Bits are or-ed into words of zeros, in any order.
+//
+// Code: a warp a stream, from the last symbol to the first; words are put down from the end of the stream's
+// memory backwards, which leaves them in reading order. In a round a ballot tells who gives one. The slot of
+// an entry and rank is looked up in the inverted table, 32 KiB, which the cache holds for the tables in use.
+//
+// Choose: one warp says how many lanes a stream has, and where each ends.
+//
+// Write: a block a stream.
+//
+// Determinism: integers only; the order in which bits are or-ed does not matter.
 #include "cuda/rans_encode.cuh"
 
 #include <climits>
 
 #include "cuda/launch.cuh"
 #include "cuda/rans_checksum.cuh"
+#include "cuda/rans_warp.cuh"
 
 namespace aicr {
 namespace {
@@ -89,12 +91,6 @@ __device__ int64_t unnamed_table(const RansEncodeCuda& task, int64_t first, int6
     if (found != 0) return i - first + __ffs(static_cast<int>(found)) - 1;
   }
   return -1;
-}
-
-__device__ bool tables_are_valid(const RansTablesCuda& tables, int lane) {
-  bool valid = true;
-  for (int t = lane; t < kMaxTables; t += 32) valid = valid && tables.valid[t] != 0;
-  return __all_sync(kAll, valid) != 0;
 }
 
 __global__ void __launch_bounds__(32, 16) rans_split_kernel(RansEncodeCuda task) {

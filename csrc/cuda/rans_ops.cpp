@@ -30,10 +30,11 @@ Tensor bytes(const Tensor& like, size_t size) {
   return new_empty(like, {static_cast<int64_t>(size)}, ScalarType::Byte);
 }
 
-Tensor device_tables(const char* op, const Tensor& tables, cudaStream_t stream) {
+Tensor device_tables(const char* op, const Tensor& tables, const RansSplitsCuda& splits,
+                     cudaStream_t stream) {
   const Tensor dense = contiguous(tables);
   Tensor made = bytes(tables, sizeof(RansTablesCuda));
-  check_launch(op, launch_rans_tables(dense.const_data_ptr<int32_t>(), dense.numel(),
+  check_launch(op, launch_rans_tables(dense.const_data_ptr<int32_t>(), dense.numel(), splits,
                                       pointer<RansTablesCuda>(made), stream));
   return made;
 }
@@ -112,7 +113,9 @@ std::tuple<Tensor, Tensor> rans_encode_cuda(std::vector<Tensor> symbols, std::ve
     held.push_back(symbols[g] = contiguous(symbols[g]));
     held.push_back(index[g] = contiguous(index[g]));
     held.push_back(splits[g] = contiguous(splits[g]));
-    Tensor made = device_tables(op, tables[g], stream), slots = device_slots(op, tables[g], made, stream);
+    // launch_rans_place looks at the splits, a stream at a time.
+    Tensor made = device_tables(op, tables[g], RansSplitsCuda{}, stream),
+           slots = device_slots(op, tables[g], made, stream);
     RansEncodeCuda task{};
     task.symbols = symbols[g].const_data_ptr<int16_t>();
     task.index = index[g].const_data_ptr<uint8_t>();
@@ -182,7 +185,7 @@ Tensor rans_decode_step_cuda(Tensor state, Tensor data, Tensor index, Tensor tab
   const CudaDeviceGuard guard(state.get_device_index());
   const cudaStream_t stream = current_cuda_stream(state.get_device_index());
   const Tensor dense = contiguous(data), dense_index = contiguous(index), dense_splits = contiguous(splits);
-  Tensor made = device_tables(op, tables, stream);
+  Tensor made = device_tables(op, tables, {dense_splits.const_data_ptr<int64_t>(), streams, count}, stream);
   Tensor out = new_empty(state, {count}, ScalarType::Short);
   RansStepCuda task{};
   task.rows = pointer<StreamState>(state);

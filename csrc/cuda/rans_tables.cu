@@ -1,10 +1,10 @@
 // Table sets on the device, the same as in common/rans_tables.hpp.
 //
-// Tables  A warp makes one table: each lane holds what is left of two entries, and the rarest and the most
-// frequent one
-//         are found by a reduction of the warp for each of the 64 buckets. Entries of one size are told apart
-//         by their number, so there is one answer only.
-// Slots   A block of 256 threads inverts one: each slot writes itself where its entry and rank lead.
+// Tables: a warp makes one table. Each lane holds what is left of two entries, and the rarest and the most
+// frequent one are found by a reduction of the warp for each of the 64 buckets. Entries of one size are told
+// apart by their number, so there is one answer only.
+//
+// Slots: a block of 256 threads inverts one table; each slot writes itself where its entry and rank lead.
 #include "cuda/launch.cuh"
 #include "cuda/rans_checksum.cuh"
 #include "cuda/rans_tables.cuh"
@@ -27,10 +27,26 @@ __device__ void make_crc(int byte, int lane, RansTablesCuda& out) {
   }
 }
 
+__device__ bool splits_rise(const RansSplitsCuda& splits, int lane) {
+  bool rise = splits.at != nullptr;
+  for (int64_t s = lane; rise && s <= splits.streams; s += 32) {
+    const int64_t at = splits.at[s];
+    rise = at >= (s > 0 ? splits.at[s - 1] : 0) && (s > 0 || at == 0) &&
+           (s < splits.streams || at == splits.count);
+  }
+  return __all_sync(kAll, rise) != 0;
+}
+
+// A block a table, and one for the splits.
 __global__ void __launch_bounds__(32)
-    rans_tables_kernel(const int32_t* numbers, int64_t size, RansTablesCuda* out) {
+    rans_tables_kernel(const int32_t* numbers, int64_t size, RansSplitsCuda splits, RansTablesCuda* out) {
   __shared__ uint32_t row[kMaxEntries];
   const int table = static_cast<int>(blockIdx.x), lane = static_cast<int>(threadIdx.x);
+  if (table == kMaxTables) {
+    const bool rise = splits_rise(splits, lane);
+    if (lane == 0) out->splits_rise = rise;
+    return;
+  }
   make_crc(table, lane, *out);
   const int64_t tables = size < 2 ? 0 : numbers[0], width = size < 2 ? 0 : numbers[1];
   bool valid = tables >= 1 && tables <= kMaxTables && width >= 0 && width <= kMaxEntries &&
@@ -142,9 +158,9 @@ __global__ void __launch_bounds__(kSlotThreads)
 
 }  // namespace
 
-cudaError_t launch_rans_tables(const int32_t* numbers, int64_t size, RansTablesCuda* tables,
-                               cudaStream_t stream) {
-  return AICR_LAUNCH(rans_tables_kernel, kMaxTables, 32, 0, stream, numbers, size, tables);
+cudaError_t launch_rans_tables(const int32_t* numbers, int64_t size, const RansSplitsCuda& splits,
+                               RansTablesCuda* tables, cudaStream_t stream) {
+  return AICR_LAUNCH(rans_tables_kernel, kMaxTables + 1, 32, 0, stream, numbers, size, splits, tables);
 }
 
 cudaError_t launch_rans_slots(const RansTablesCuda* tables, const int32_t* numbers, RansSlotsCuda* slots,

@@ -21,8 +21,15 @@ struct RansTablesCuda {
   // k bytes up in a remainder, becomes kStrideBytes further on.
   uint32_t crc[4][256];
   uint32_t stride[4][256];
-  uint8_t valid[kMaxTables];  // 0 if this table, or the set, is none
+  alignas(4) uint8_t valid[kMaxTables];  // 0 if this table, or the set, is none
   int32_t tables;
+  int32_t splits_rise;  // whether those that were given with the set make sense; 0 if there were none
+};
+
+// Where the symbols of a segment are cut: `streams` + 1 positions that should rise from 0 to `count`.
+struct RansSplitsCuda {
+  const int64_t* at;
+  int64_t streams, count;
 };
 
 // Which slot has a given rank in a given entry: slot[table][first of the entry + rank].
@@ -31,9 +38,10 @@ struct RansSlotsCuda {
   uint32_t entry[kMaxTables][kMaxEntries];  // frequency (15 bits), first (14) by the number that lanes know
 };
 
-// `numbers`: `size` of them, as TableSet.tensor gives them.
-cudaError_t launch_rans_tables(const int32_t* numbers, int64_t size, RansTablesCuda* tables,
-                               cudaStream_t stream);
+// `numbers`: `size` of them, as TableSet.tensor gives them. Splits are looked at on the way, once for all
+// streams; `at` may be null.
+cudaError_t launch_rans_tables(const int32_t* numbers, int64_t size, const RansSplitsCuda& splits,
+                               RansTablesCuda* tables, cudaStream_t stream);
 cudaError_t launch_rans_slots(const RansTablesCuda* tables, const int32_t* numbers, RansSlotsCuda* slots,
                               cudaStream_t stream);
 
