@@ -68,10 +68,10 @@ def test_the_interrupted_command_leaves_a_checkpoint(kind, photographs, tmp_path
 
 def test_a_second_signal_acts_as_usual():
     with Signals() as signals:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert signals.came
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_state_without_options_is_resumed(photographs, tmp_path, tiny):
