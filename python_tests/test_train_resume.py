@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 
 import pytest
@@ -28,7 +27,7 @@ def interrupt_at(number, monkeypatch, kind=signal.SIGTERM):
 
     def interrupted(self, n, *rest):
         if n == number:
-            os.kill(os.getpid(), kind)
+            signal.raise_signal(kind)
         return make(self, n, *rest)
 
     monkeypatch.setattr(Batches, "make", interrupted)
