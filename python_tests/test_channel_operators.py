@@ -163,6 +163,35 @@ def test_derivatives_agree_with_those_of_the_definitions(dtype):
 
 
 @requires_ops
+def test_autocast_changes_neither_results_nor_gradients():
+    """Where gradients are formed under it, too."""
+    arguments = [*gram_arguments()[:3], *fold_arguments(2, 2, 3, 4)[3:]]
+
+    def results(low):
+        inputs = [t.clone().requires_grad_() for t in arguments]
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            sums = depthwise_gram(*inputs[:3], groups=2)
+            out = fold_channel_attention(*sums, *inputs[3:])
+            first = torch.autograd.grad(out.square().sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
+        return [*sums, out, *first, *second]
+
+    low, expected = results(True), results(False)
+    assert all(t.dtype == torch.float32 for t in low)
+    assert all(map(torch.equal, low, expected))
+
+
+def test_autocast_does_not_change_the_definitions():
+    gram, folding = gram_arguments(), fold_arguments()
+    expected = [*depthwise_gram_reference(*gram), fold_channel_attention_reference(*folding)]
+    with plain_torch(), torch.autocast("cpu", torch.bfloat16):
+        found = [*depthwise_gram(*gram[:3], groups=gram[3]), fold_channel_attention(*folding)]
+        names = ("scores", "q_norm", "k_norm", "temperature", "project_out")
+        by_name = fold_channel_attention_reference(**dict(zip(names, folding, strict=True)))
+    assert all(map(torch.equal, [*found, by_name], [*expected, expected[-1]]))
+
+
+@requires_ops
 @pytest.mark.parametrize("layout, bias", [("nchw", True), ("channels_last", False)])
 def test_opcheck_of_gram(layout, bias):
     qk, weight, offsets, groups = gram_arguments(layout=layout, bias=bias)

@@ -187,7 +187,10 @@ def test_under_autocast_the_map_decides():
     with torch.autocast("cpu", torch.bfloat16):
         low = F.conv2d(x, torch.eye(6)[:, :, None, None])
         out = gated_depthwise_conv3x3(low, weight)
+        wide, defined = gated_depthwise_conv3x3(x, weight), gated_depthwise_conv3x3_reference(x, weight, None, True)
     assert low.dtype == out.dtype == torch.bfloat16
+    assert torch.equal(wide, gated_depthwise_conv3x3(x, weight))
+    assert torch.equal(defined, gated_depthwise_conv3x3_reference(x, weight, None, True))
 
 
 @requires_ops

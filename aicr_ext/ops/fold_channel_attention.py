@@ -35,8 +35,9 @@ def fold_channel_attention(
     Returns:
         (B, N, C) in the dtype of ``scores``, in which all arithmetic is.
 
-    Differentiable in all arguments, in plain torch. Where the native library is not loaded, or a device has no kernel,
-    the result is that of :func:`aicr_ext.ops.reference.fold_channel_attention_reference`.
+    Differentiable in all arguments, in plain torch. Autocast changes nothing. Where the native library is not loaded,
+    or a device has no kernel, the result is that of
+    :func:`aicr_ext.ops.reference.fold_channel_attention_reference`.
 
     Raises:
         RuntimeError: on CUDA, shapes, dtypes or devices other than these.

@@ -1,7 +1,7 @@
 """Plain-torch definitions of the operators that have native kernels.
 
 Each function here is the specification of the operator of its name: tests compare kernels with it, and it
-runs where no kernel is available.
+runs where no kernel is available. Autocast changes those of single operators as little as it changes kernels.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .autocast import outside_autocast
 
 __all__ = [
     "decoupled_attention_backward_reference",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 
+@outside_autocast
 def decoupled_attention_reference(attn: Tensor, value: Tensor, weight_row: Tensor, weight_col: Tensor) -> Tensor:
     """dwconv_{K×1}(GELU(dwconv_{1×K}(GELU(attn)))) ⊙ value, as
     :func:`aicr_ext.ops.decoupled_attention.decoupled_attention`.
@@ -43,6 +46,7 @@ def decoupled_attention_reference(attn: Tensor, value: Tensor, weight_row: Tenso
     return F.conv2d(F.gelu(rows), col, padding=(taps // 2, 0), groups=channels) * value
 
 
+@outside_autocast
 def decoupled_attention_backward_reference(
     grad: Tensor,
     attn: Tensor,
@@ -94,6 +98,7 @@ def decoupled_attention_backward_reference(
     )
 
 
+@outside_autocast
 def depthwise_gram_reference(
     qk: Tensor, weight: Tensor, bias: Tensor | None, groups: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,6 +111,7 @@ def depthwise_gram_reference(
     return _wide(q @ k.transpose(2, 3)), _wide(q).square().sum(3), _wide(k).square().sum(3)
 
 
+@outside_autocast
 def depthwise_gram_backward_reference(
     grads: Sequence[Tensor], qk: Tensor, weight: Tensor, bias: Tensor | None, groups: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,6 +126,7 @@ def depthwise_gram_backward_reference(
     return _depthwise_backward(up, qk, weight, bias)
 
 
+@outside_autocast
 def fold_channel_attention_reference(
     scores: Tensor, q_norm: Tensor, k_norm: Tensor, temperature: Tensor, project_out: Tensor
 ) -> Tensor:
@@ -129,6 +136,7 @@ def fold_channel_attention_reference(
     return (_projections(scores, project_out) @ attention).transpose(1, 2).flatten(2)
 
 
+@outside_autocast
 def fold_channel_attention_backward_reference(
     grad: Tensor, scores: Tensor, q_norm: Tensor, k_norm: Tensor, temperature: Tensor, project_out: Tensor
 ) -> tuple[Tensor, ...]:
@@ -176,6 +184,7 @@ def _wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+@outside_autocast
 def gated_depthwise_conv3x3_reference(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
     """GELU(a) ⊙ b, or a ⊙ b, for the halves a and b of the depthwise convolution of (B, 2C, H, W), as
     :func:`aicr_ext.ops.gated_depthwise_conv3x3.gated_depthwise_conv3x3`.
@@ -186,6 +195,7 @@ def gated_depthwise_conv3x3_reference(x: Tensor, weight: Tensor, bias: Tensor | 
     return (F.gelu(a) if gelu else a) * b
 
 
+@outside_autocast
 def gated_depthwise_conv3x3_backward_reference(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -215,18 +225,21 @@ def _depthwise_backward(up: Tensor, x: Tensor, weight: Tensor, bias: Tensor | No
     return grad_x, grad_weight, grad_bias if needs else x.new_empty(0)
 
 
+@outside_autocast
 def gelu_gate_reference(x: Tensor) -> Tensor:
     """GELU(x[:, :C]) ⊙ x[:, C:] of (B, 2C, H, W), as :func:`aicr_ext.ops.gelu_gate.gelu_gate`."""
     gate, value = x.chunk(2, 1)
     return F.gelu(gate) * value
 
 
+@outside_autocast
 def gelu_gate_backward_reference(grad: Tensor, x: Tensor) -> Tensor:
     """Gradient of ``x`` from that of the result."""
     gate, value = x.chunk(2, 1)
     return torch.cat([torch.ops.aten.gelu_backward(grad * value, gate), grad * F.gelu(gate)], 1)
 
 
+@outside_autocast
 def layer_norm2d_reference(
     x: Tensor, weight: Tensor, eps: float = 1e-5, *, bias: Tensor | None = None, subtract_mean: bool = False
 ) -> Tensor:
@@ -244,6 +257,7 @@ def layer_norm2d_reference(
     return out.permute(0, 3, 1, 2)
 
 
+@outside_autocast
 def layer_norm2d_backward_reference(
     grad: Tensor, x: Tensor, weight: Tensor, with_bias: bool, subtract_mean: bool, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
