@@ -256,6 +256,30 @@ def test_autocast(op):
     assert args[0].grad.dtype == torch.float32
 
 
+@pytest.mark.parametrize("op, variant", VARIANTS)
+def test_gradients_under_autocast(op, variant):
+    """They are those of the dtype that the forward pass had, wherever the backward pass begins."""
+    args = arguments(op, variant, (1, 8, 6, 5))
+    inputs = leaves(args)
+
+    def gradients(forward_low, backward_low):
+        with torch.autocast("cpu", torch.bfloat16, enabled=forward_low):
+            out = registered(op, args)
+        with torch.autocast("cpu", torch.bfloat16, enabled=backward_low):
+            found = torch.autograd.grad(out.square().sum(), inputs, retain_graph=True)
+            differentiable = torch.autograd.grad(out.square().sum(), inputs, create_graph=True)
+        return *found, *differentiable
+
+    for forward_low in (False, True):
+        assert all(map(torch.equal, gradients(forward_low, True), gradients(forward_low, False)))
+    with torch.no_grad():
+        backward = getattr(torch.ops.aicr_ext, f"{op}_backward")
+        call = (torch.ones_like(registered(op, args)), *args)
+        expected = backward(*call)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert all(map(torch.equal, backward(*call), expected))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("op, variant", VARIANTS)
 @requires_ops

@@ -3,7 +3,8 @@
 
 They are the compositions of :mod:`aicr_ext.ops.blocks` on every device, as one node of a graph: for the backward pass
 only the arguments are kept, and :mod:`aicr_ext.ops.block_backward` computes the rest again. The last argument is the
-dtype of convolutions and products; under autocast it is autocast's where it is None.
+dtype of convolutions and products; under autocast it is autocast's where it is None. A derivative has the dtypes of its
+forward pass, under autocast or not.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from . import block_backward, blocks
+from .autocast import outside_autocast
 from .layout import preferred_layout
 
 __all__: list[str] = []
@@ -81,6 +83,7 @@ def _register(
         saved, options = iter(ctx.saved_tensors), iter(ctx.options)
         return [next(saved if i in tensors else options) for i in range(len(kinds))]
 
+    @outside_autocast
     def derivative(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         arguments, needed = arguments_of(ctx), ctx.needs_input_grad
         gradients: list[Tensor | None] = [None] * len(kinds)
@@ -117,7 +120,7 @@ def _register(
     _library.define(f"{name}_backward(Tensor grad, {arguments}=None) -> Tensor[]")
     for key, device in _DEVICES.items():
         _library.impl(name, _with_default(forward, len(kinds)), key)
-        _library.impl(f"{name}_backward", _with_default(backward, len(kinds) + 1), key)
+        _library.impl(f"{name}_backward", _with_default(outside_autocast(backward), len(kinds) + 1), key)
         _library.impl(name, under_autocast(device), f"Autocast{key}")
     torch.library.register_fake(f"aicr_ext::{name}", _with_default(fake, len(kinds)), lib=_library)
     torch.library.register_fake(
