@@ -280,6 +280,14 @@ def test_gradients_under_autocast(op, variant):
             assert all(map(torch.equal, backward(*call), expected))
 
 
+@pytest.mark.parametrize("op", NAMES)
+def test_every_device_has_the_operators(op):
+    """``recompute`` takes them without asking for a kernel."""
+    for device in ("CPU", "CUDA", "MPS", "XPU", "PrivateUse1"):
+        for name in (op, f"{op}_backward"):
+            assert torch._C._dispatch_has_computed_kernel_for_dispatch_key(f"aicr_ext::{name}", device), device
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("op, variant", VARIANTS)
 @requires_ops

@@ -23,7 +23,8 @@ from .layout import preferred_layout
 
 __all__: list[str] = []
 
-_DEVICES = {"CPU": "cpu", "CUDA": "cuda"}
+#: Devices whose autocast an operator asks for its dtype; :mod:`aicr_ext.ops.blocks` asks that of any other.
+_AUTOCAST = {"AutocastCPU": "cpu", "AutocastCUDA": "cuda", "AutocastMPS": "mps", "AutocastXPU": "xpu"}
 _TYPES = {"Tensor": "Tensor", "Tensor | None": "Tensor?", "int": "int", "bool": "bool", "float": "float"}
 _TYPES |= {"float | None": "float?", "torch.dtype | None": "ScalarType?"}
 
@@ -118,10 +119,11 @@ def _register(
     arguments = _schema(composed)
     _library.define(f"{name}({arguments}=None) -> Tensor")
     _library.define(f"{name}_backward(Tensor grad, {arguments}=None) -> Tensor[]")
-    for key, device in _DEVICES.items():
-        _library.impl(name, _with_default(forward, len(kinds)), key)
-        _library.impl(f"{name}_backward", _with_default(outside_autocast(backward), len(kinds) + 1), key)
-        _library.impl(name, under_autocast(device), f"Autocast{key}")
+    every_device = "CompositeExplicitAutograd"
+    _library.impl(name, _with_default(outside_autocast(forward), len(kinds)), every_device)
+    _library.impl(f"{name}_backward", _with_default(outside_autocast(backward), len(kinds) + 1), every_device)
+    for key, device in _AUTOCAST.items():
+        _library.impl(name, under_autocast(device), key)
     torch.library.register_fake(f"aicr_ext::{name}", _with_default(fake, len(kinds)), lib=_library)
     torch.library.register_fake(
         f"aicr_ext::{name}_backward", _with_default(fake_backward, len(kinds) + 1), lib=_library

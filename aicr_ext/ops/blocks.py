@@ -143,12 +143,12 @@ def run(
 ) -> Tensor:
     """A block: its operations one after the other, or the registered operator.
 
-    The operator keeps only its arguments for the backward pass. In compiled inference on a CPU it is one node, whose
-    strips of rows the compiler would undo; elsewhere the operations by themselves are as fast or faster. In exported
-    graphs they leave every size of picture possible.
+    The operator, which every device has, keeps only its arguments for the backward pass. In compiled inference on a CPU
+    it is one node, whose strips of rows the compiler would undo; elsewhere the operations by themselves are as fast or
+    faster. In exported graphs they leave every size of picture possible.
     """
     device = x.device.type
-    autocast = device != "meta" and torch.is_autocast_enabled(device)
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     low = torch.get_autocast_dtype(device) if autocast and x.dtype != torch.float64 else None
     compiled = device == "cpu" and torch.compiler.is_compiling() and has_kernel(device)
     if not torch.compiler.is_exporting() and (recompute if torch.is_grad_enabled() else compiled):
