@@ -94,6 +94,33 @@ def test_forward_mode_derivatives():
 
 
 @torch.no_grad()
+def test_transforms_get_the_plain_operations():
+    """vmap over maps, over weights and over both; GELU of so many values would go piece by piece."""
+    x, weight, bias = draw(2, 24, 40, 33), draw(8, 24, 1, 1), torch.ones(8)
+    maps, weights = torch.stack([x, 2 * x, -x]), torch.stack([weight, 3 * weight, -weight])
+
+    def call(t, w):
+        return gelu(pointwise_convolution(t, w, bias))
+
+    for in_dims, args in (((0, None), (maps, weight)), ((None, 0), (x, weights)), ((0, 0), (maps, weights))):
+        pairs = zip(*(t if dim == 0 else [t] * 3 for t, dim in zip(args, in_dims, strict=True)), strict=True)
+        expected = torch.stack([F.gelu(F.conv2d(t, w, bias)) for t, w in pairs])
+        torch.testing.assert_close(torch.vmap(call, in_dims)(*args), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_per_sample():
+    x, weight = draw(3, 24, 5, 4), draw(8, 24, 1, 1)
+
+    def loss(way):
+        return lambda w, t: way(t[None], w).square().sum()
+
+    found, plain = (
+        torch.vmap(torch.func.grad(loss(way)), (None, 0))(weight, x) for way in (pointwise_convolution, F.conv2d)
+    )
+    torch.testing.assert_close(found, plain)
+
+
+@torch.no_grad()
 def test_autocast_and_other_dtypes():
     x, weight, bias = draw(2, 24, 9, 7), draw(8, 24, 1, 1), torch.ones(8)
     with torch.autocast("cpu", torch.bfloat16):

@@ -22,8 +22,8 @@ _PIECE = 1 << 14
 def gelu(x: Tensor) -> Tensor:
     """The exact (erf) GELU of a map (B, C, H, W) of any dtype, device and layout, in the layout of ``x``.
 
-    With gradients, on a GPU and in traced graphs it is :func:`torch.nn.functional.gelu`; else that of every piece of
-    2^14 values by itself.
+    With gradients, on a GPU, in traced graphs and in transforms of ``torch.func`` it is
+    :func:`torch.nn.functional.gelu`; else that of every piece of 2^14 values by itself.
     """
     if is_traced(x) or torch.is_grad_enabled() or x.device.type != "cpu" or x.numel() <= _PIECE:
         return F.gelu(x)

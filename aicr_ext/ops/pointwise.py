@@ -31,7 +31,7 @@ def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None)
         torch has oneDNN (``torch.backends.mkldnn``); without it this is the plain convolution.
 
     Autocast and derivatives are those of the plain convolution, which is also what ``torch.compile``, ``torch.export``,
-    tracing and forward-mode derivatives get.
+    tracing, the transforms of ``torch.func`` and forward-mode derivatives get.
     """
     if is_traced(x) or x.device.type != "cpu" or x.dim() != 4 or not x.numel() or forward_ad._current_level >= 0:
         return F.conv2d(x, weight, bias)
@@ -48,9 +48,9 @@ def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None)
 
 
 def is_traced(x: Tensor) -> bool:
-    """Whether a graph is being made, or ``x`` is not a tensor with values."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return True
+    """Whether a graph is being made, a transform of ``torch.func`` is at work, or ``x`` is not a tensor with values."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
+        return True  # within a transform the type of a tensor is no other, but vmap knows no layout of it
     return type(x) is not Tensor and type(x) is not torch.nn.Parameter
 
 
