@@ -184,6 +184,23 @@ def test_gradients(op, variant):
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("size", [1.1e-12, 1e-12, 0.9e-12, 0.0])
+def test_gradients_where_queries_and_keys_have_no_length(size):
+    """The smallest norm, 1e-24, which is the square of 1e-12, and its neighbours; two pixels of two channels."""
+    draw = Drawn(torch.float64)
+    x, qkv, out = torch.eye(2).view(1, 2, 1, 2).double(), draw(6, 2, 1, 1), draw(2, 2, 1, 1)
+    qkv[0], qkv[3] = (torch.tensor(pair, dtype=torch.float64).view(2, 1, 1) for pair in ((size, 0), (0, size)))
+    args = [x, None, None, None, qkv, None, None, None, None, out, None, 1, None, False, 1e-5, False]
+    inputs = leaves(args)
+    found, composition, definition = (
+        torch.autograd.grad((way("transposed_attention", args) * x.roll(1, 1)).sum(), inputs)
+        for way in (registered, composed, defined)
+    )
+    for ours, *others in zip(found, composition, definition, strict=True):
+        for other in others:
+            torch.testing.assert_close(ours, other, rtol=1e-9, atol=1e-9 * other.abs().max().item())
+
+
 @pytest.mark.parametrize("op, variant", VARIANTS)
 def test_gradients_in_low_precision(op, variant):
     """Of float32 arguments that are computed with in bfloat16: no worse than autograd through the composition."""

@@ -125,8 +125,8 @@ def test_a_state_is_written_whole_or_not_at_all(photographs, tmp_path, tiny, mon
     train(short(photographs, tmp_path / "run", max_steps=1))
     before = (tmp_path / "run" / "state.pt").read_bytes()
 
-    def full_disk(state, path):
-        path.write_bytes(b"half")
+    def full_disk(state, file):
+        file.write(b"half")
         raise OSError("no space left")
 
     monkeypatch.setattr(torch, "save", full_disk)

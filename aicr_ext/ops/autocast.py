@@ -20,7 +20,7 @@ def outside_autocast(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def call(*arguments: P.args, **options: P.kwargs) -> R:
-        device = next(a.device.type for a in arguments if isinstance(a, Tensor))
+        device = next(a.device.type for a in (*arguments, *options.values()) if isinstance(a, Tensor))
         # Not at all times off: graphs of calls without autocast would hold the switch.
         if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
             return function(*arguments, **options)

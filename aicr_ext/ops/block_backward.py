@@ -12,13 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .blocks import fitting, fold_attention, gram, normed, score_map, wide
+from .blocks import fitting, fold, gram, normed, wide
 from .decoupled_attention import decoupled_attention
 from .gated_depthwise_conv3x3 import gated_depthwise_conv3x3
 from .kernels import has_kernel
 from .pointwise import pointwise_convolution
 from .reference import (
     decoupled_attention_backward_reference,
+    fold_channel_attention_backward_reference,
+    fold_softmax_backward,
     gated_depthwise_conv3x3_backward_reference,
     layer_norm2d_backward_reference,
 )
@@ -63,18 +65,13 @@ def transposed_attention_backward(
         mixed = F.conv2d(projected, qkv_dwconv.to(low), bias, padding=1, groups=3 * c)
     q, k, v = rows(mixed).split(c, 2)
     sums = gram(q, k, groups)
-    attention = score_map(*sums, temperature, scale)
-    folded = fold_attention(attention, project_out).to(low)
+    folded = fold(*sums, temperature, project_out, scale).to(low)
 
     up = rows(grad.to(low))
     grad_v = up @ folded
-    # Of the folded matrix: (B, D, C) as (B, groups, D, C / groups).
-    grad_folded = wide(up.transpose(1, 2) @ v).unflatten(2, (groups, -1)).transpose(1, 2)
-    out_blocks = wide(project_out).reshape(len(project_out), groups, -1).transpose(0, 1)
-    grad_out = (grad_folded @ attention.transpose(2, 3)).sum(0).transpose(0, 1).reshape(project_out.shape)
-    grad_attention = out_blocks.transpose(1, 2) @ grad_folded
-    grad_logits = attention * (grad_attention - (grad_attention * attention).sum(-1, keepdim=True))
-    grad_scores, grad_q_norm, grad_k_norm, grad_temperature = _scores_backward(grad_logits, *sums, temperature, scale)
+    grad_scores, grad_q_norm, grad_k_norm, grad_temperature, grad_out = _fold_backward(
+        wide(up.transpose(1, 2) @ v), *sums, temperature, project_out, scale
+    )
 
     q, k = (t.unflatten(2, (groups, -1)).transpose(1, 2) for t in (q, k))  # (B, groups, H·W, C / groups)
     grad_q = k @ grad_scores.transpose(2, 3).to(low)
@@ -119,24 +116,25 @@ def transposed_attention_backward(
     return [_like(tensor, gradient, x) for tensor, gradient in pairs]
 
 
-def _scores_backward(
-    grad_logits: Tensor, scores: Tensor, q_norm: Tensor, k_norm: Tensor, temperature: Tensor | None, scale: float | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the products, of both squared norms and of the temperature, from that of what the softmax sees."""
-    factor = torch.ones_like(scores[:1, :, :1, :1]) if temperature is None else wide(temperature).view(-1, 1, 1)
-    if scale is not None:
-        grad_temperature = (grad_logits * scores).sum((0, 2, 3)) * scale
-        return grad_logits * (factor * scale), q_norm, k_norm, grad_temperature
-    tiny = 1e-24  # as attention_map has it
-    q_inverse = torch.rsqrt(q_norm.clamp_min(tiny))[..., :, None]
-    k_inverse = torch.rsqrt(k_norm.clamp_min(tiny))[..., None, :]
-    cosines = scores * q_inverse * k_inverse
-    grad_temperature = (grad_logits * cosines).sum((0, 2, 3))
-    grad_cosines = grad_logits * factor
-    weighted = grad_cosines * cosines
-    grad_q_norm = -0.5 * weighted.sum(-1) * q_inverse[..., 0].square() * (q_norm > tiny)
-    grad_k_norm = -0.5 * weighted.sum(-2) * k_inverse[..., 0, :].square() * (k_norm > tiny)
-    return grad_cosines * q_inverse * k_inverse, grad_q_norm, grad_k_norm, grad_temperature
+def _fold_backward(
+    grad: Tensor,
+    scores: Tensor,
+    q_norm: Tensor,
+    k_norm: Tensor,
+    temperature: Tensor | None,
+    project_out: Tensor,
+    scale: float | None,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of products, both squared norms, temperature and projection, from that of the result of ``fold``.
+
+    Those of the norms are None where there is a scale in their place.
+    """
+    if temperature is None:
+        temperature = scores.new_ones(scores.shape[1])
+    if scale is None:
+        return fold_channel_attention_backward_reference(grad, scores, q_norm, k_norm, temperature, project_out)
+    grad_scores, *of_weights = fold_softmax_backward(grad, scores * scale, temperature, project_out)
+    return grad_scores * scale, None, None, *of_weights
 
 
 def spatial_attention_backward(

@@ -32,6 +32,7 @@ from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
 from aicr_ext.ops.kernels import has_kernel
 from aicr_ext.ops.layer_norm2d import layer_norm2d
 from aicr_ext.ops.pointwise import is_traced, pointwise_convolution
+from aicr_ext.ops.reference import fold_channel_attention_reference, fold_softmax
 
 __all__ = [
     "Norm",
@@ -287,8 +288,7 @@ def composed_transposed_attention(
         factors = scores[0].new_ones(groups) if temperature is None else temperature
         folded = fold_channel_attention(*scores, factors, project_out)
     else:
-        sums = score_sums(x, context)
-        folded = fold_attention(score_map(*sums, temperature, scale), project_out)
+        folded = fold(*score_sums(x, context), temperature, project_out, scale)
     folded = folded.to(low)
     if context is None:
         return over_strips(x, 2 * c, reach, value_branch, residual, overwrite)
@@ -310,15 +310,20 @@ def normed(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean:
     return x if weight is None else layer_norm2d(x, weight, eps, bias=bias, subtract_mean=subtract_mean)
 
 
-def score_map(
-    scores: Tensor, q_norm: Tensor, k_norm: Tensor, temperature: Tensor | None, scale: float | None
+def fold(
+    scores: Tensor,
+    q_norm: Tensor,
+    k_norm: Tensor,
+    temperature: Tensor | None,
+    project_out: Tensor,
+    scale: float | None,
 ) -> Tensor:
-    """Softmax over keys of the scores: (B, groups, C/groups, C/groups)."""
+    """W_out · blockdiag(A), one (D, C) matrix per picture, so that A·v never exists as a tensor."""
     if temperature is None:
         temperature = scores.new_ones(scores.shape[1])
     if scale is None:
-        return attention_map(scores, q_norm, k_norm, temperature)
-    return (scores * scale * wide(temperature).view(-1, 1, 1)).softmax(-1)
+        return fold_channel_attention_reference(scores, q_norm, k_norm, temperature, project_out)
+    return fold_softmax(scores * scale, temperature, project_out)
 
 
 def channel_attention(
@@ -370,20 +375,6 @@ def gram(q: Tensor, k: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
     if q.dtype in (torch.bfloat16, torch.float16):  # products of 16-bit numbers are slow where rows lie apart
         q, k = q.contiguous(), k.contiguous()
     return wide(q.transpose(2, 3) @ k), wide(q).square().sum(2), wide(k).square().sum(2)
-
-
-def attention_map(scores: Tensor, q_norm: Tensor, k_norm: Tensor, temperature: Tensor) -> Tensor:
-    """Softmax over keys of the cosine scores times the temperature: (B, groups, C/groups, C/groups)."""
-    q_inverse = torch.rsqrt(q_norm.clamp_min(1e-24))[..., :, None]
-    k_inverse = torch.rsqrt(k_norm.clamp_min(1e-24))[..., None, :]
-    return (scores * q_inverse * k_inverse * wide(temperature).view(-1, 1, 1)).softmax(-1)
-
-
-def fold_attention(attention: Tensor, project_out: Tensor) -> Tensor:
-    """W_out · blockdiag(A), one (C, C) matrix per picture, so that A·v never exists as a tensor."""
-    b, g, d, _ = attention.shape
-    blocks = wide(project_out).reshape(-1, g, d).transpose(0, 1)
-    return (blocks @ attention).transpose(1, 2).reshape(b, len(project_out), g * d)
 
 
 def spatial_attention(

@@ -132,8 +132,7 @@ def fold_channel_attention_reference(
 ) -> Tensor:
     """W_out · blockdiag(A) with A = softmax(scores / (|q| |k|) · temperature), as
     :func:`aicr_ext.ops.fold_channel_attention.fold_channel_attention`."""
-    attention = (scores * _inverse_norms(q_norm, k_norm) * temperature.to(scores.dtype).view(-1, 1, 1)).softmax(-1)
-    return (_projections(scores, project_out) @ attention).transpose(1, 2).flatten(2)
+    return fold_softmax(_cosines(scores, q_norm, k_norm), temperature, project_out)
 
 
 @outside_autocast
@@ -141,33 +140,45 @@ def fold_channel_attention_backward_reference(
     grad: Tensor, scores: Tensor, q_norm: Tensor, k_norm: Tensor, temperature: Tensor, project_out: Tensor
 ) -> tuple[Tensor, ...]:
     """Gradients of the five arguments, in the dtype of ``scores``."""
-    inverse, factor = _inverse_norms(q_norm, k_norm), temperature.to(scores.dtype).view(-1, 1, 1)
-    cosine = scores * inverse
-    attention = (cosine * factor).softmax(-1)
-    projections = _projections(scores, project_out)
-    grad = grad.unflatten(2, scores.shape[1:3]).transpose(1, 2)
-    grad_attention = projections.transpose(1, 2) @ grad
-    grad_logits = attention * (grad_attention - (grad_attention * attention).sum(-1, keepdim=True))
-    grad_cosine = grad_logits * factor
+    cosines = _cosines(scores, q_norm, k_norm)
+    grad_cosines, grad_temperature, grad_out = fold_softmax_backward(grad, cosines, temperature, project_out)
     # d (1 / sqrt(n)) / dn = -1 / (2 n sqrt(n)), and 0 where n is below its least value.
-    half = -0.5 * grad_cosine * cosine
+    half = -0.5 * grad_cosines * cosines
     grad_q, grad_k = (
         sums / norm.clamp_min(LEAST_NORM) * (norm >= LEAST_NORM)
         for sums, norm in ((half.sum(3), q_norm), (half.sum(2), k_norm))
     )
-    grad_temperature = (grad_logits * cosine).sum((0, 2, 3)).reshape(temperature.shape)
-    grad_out = (grad @ attention.transpose(2, 3)).sum(0).transpose(0, 1).reshape(project_out.shape)
-    return grad_cosine * inverse, grad_q, grad_k, grad_temperature, grad_out
+    return _cosines(grad_cosines, q_norm, k_norm), grad_q, grad_k, grad_temperature, grad_out
 
 
 #: Sums of squares are at least this before their square roots divide: channels that are 0 have no direction.
 LEAST_NORM = 1e-24
 
 
-def _inverse_norms(q_norm: Tensor, k_norm: Tensor) -> Tensor:
-    """1 / (|q| |k|) for each pair, from sums of squares."""
+def _cosines(scores: Tensor, q_norm: Tensor, k_norm: Tensor) -> Tensor:
+    """scores / (|q| |k|), from sums of squares."""
     q_inverse, k_inverse = (torch.rsqrt(norm.clamp_min(LEAST_NORM)) for norm in (q_norm, k_norm))
-    return q_inverse[..., :, None] * k_inverse[..., None, :]
+    return scores * q_inverse[..., :, None] * k_inverse[..., None, :]
+
+
+def fold_softmax(scores: Tensor, temperature: Tensor, project_out: Tensor) -> Tensor:
+    """W_out · blockdiag(A) with A = softmax(scores · temperature): (B, N, C) in the dtype of ``scores``."""
+    attention = (scores * temperature.to(scores.dtype).view(-1, 1, 1)).softmax(-1)
+    return (_projections(scores, project_out) @ attention).transpose(1, 2).flatten(2)
+
+
+def fold_softmax_backward(
+    grad: Tensor, scores: Tensor, temperature: Tensor, project_out: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the three arguments of :func:`fold_softmax`, in the dtype of ``scores``."""
+    factor = temperature.to(scores.dtype).view(-1, 1, 1)
+    attention = (scores * factor).softmax(-1)
+    grad = grad.unflatten(2, scores.shape[1:3]).transpose(1, 2)
+    grad_attention = _projections(scores, project_out).transpose(1, 2) @ grad
+    grad_logits = attention * (grad_attention - (grad_attention * attention).sum(-1, keepdim=True))
+    grad_temperature = (grad_logits * scores).sum((0, 2, 3)).reshape(temperature.shape)
+    grad_out = (grad @ attention.transpose(2, 3)).sum(0).transpose(0, 1).reshape(project_out.shape)
+    return grad_logits * factor, grad_temperature, grad_out
 
 
 def _projections(scores: Tensor, project_out: Tensor) -> Tensor:
