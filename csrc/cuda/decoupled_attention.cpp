@@ -38,9 +38,8 @@ Tensor decoupled_attention_cuda(Tensor attn, Tensor value, Tensor weight_row, Te
   arguments.taps = static_cast<int>(weight_row.size(3));
   arguments.channels_last = channels_last;
   arguments.type = type;
-  const cudaError_t error =
-      launch_decoupled_attention(arguments, current_cuda_stream(attn.get_device_index()));
-  STD_TORCH_CHECK(error == cudaSuccess, "decoupled_attention: ", cudaGetErrorString(error));
+  check_launch("decoupled_attention",
+               launch_decoupled_attention(arguments, current_cuda_stream(attn.get_device_index())));
   return out;
 }
 

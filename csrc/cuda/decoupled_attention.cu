@@ -19,6 +19,7 @@
 
 #include <climits>
 
+#include "cuda/dispatch.cuh"
 #include "cuda/gelu.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/vectors.cuh"
@@ -179,15 +180,8 @@ cudaError_t launch_taps(const DecoupledAttentionCuda& a, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t launch_decoupled_attention(const DecoupledAttentionCuda& arguments, cudaStream_t stream) {
-  switch (arguments.type) {
-    case FeatureType::kFloat32:
-      return launch_taps<float>(arguments, stream);
-    case FeatureType::kBFloat16:
-      return launch_taps<__nv_bfloat16>(arguments, stream);
-    case FeatureType::kFloat16:
-      return launch_taps<__half>(arguments, stream);
-  }
-  return cudaErrorInvalidValue;
+  return dispatch_type(
+      arguments.type, [&](auto tag) { return launch_taps<typename decltype(tag)::Type>(arguments, stream); });
 }
 
 }  // namespace aicr

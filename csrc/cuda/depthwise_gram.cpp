@@ -45,8 +45,8 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_gram_cuda(Tensor qk, Tensor weight,
   arguments.scores = scores.mutable_data_ptr<float>();
   arguments.q_norm = q_norm.mutable_data_ptr<float>();
   arguments.k_norm = k_norm.mutable_data_ptr<float>();
-  const cudaError_t error = launch_depthwise_gram(arguments, current_cuda_stream(qk.get_device_index()));
-  STD_TORCH_CHECK(error == cudaSuccess, "depthwise_gram: ", cudaGetErrorString(error));
+  check_launch("depthwise_gram",
+               launch_depthwise_gram(arguments, current_cuda_stream(qk.get_device_index())));
   return {scores, q_norm, k_norm};
 }
 

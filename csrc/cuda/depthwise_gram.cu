@@ -25,6 +25,7 @@
 #include <climits>
 
 #include "cuda/depthwise3x3.cuh"
+#include "cuda/dispatch.cuh"
 #include "cuda/gram_scores.cuh"
 #include "cuda/launch.cuh"
 
@@ -262,18 +263,6 @@ cudaError_t launch_type(const DepthwiseGramCuda& a, const Tiling& tiling, cudaSt
   return launch_depth<T, kLargestDepth>(a, tiling, stream);
 }
 
-cudaError_t launch_sums(const DepthwiseGramCuda& a, const Tiling& tiling, cudaStream_t stream) {
-  switch (a.type) {
-    case FeatureType::kFloat32:
-      return launch_type<float>(a, tiling, stream);
-    case FeatureType::kBFloat16:
-      return launch_type<__nv_bfloat16>(a, tiling, stream);
-    case FeatureType::kFloat16:
-      return launch_type<__half>(a, tiling, stream);
-  }
-  return cudaErrorInvalidValue;
-}
-
 }  // namespace
 
 int64_t depthwise_gram_parts(const DepthwiseGramCuda& arguments) {
@@ -286,7 +275,9 @@ cudaError_t launch_depthwise_gram(const DepthwiseGramCuda& arguments, cudaStream
   const int64_t blocks = arguments.batch * ((tiling.values + kReduceElements - 1) / kReduceElements);
   if (blocks == 0) return cudaSuccess;
   if (blocks > INT_MAX) return cudaErrorInvalidConfiguration;
-  const cudaError_t error = launch_sums(arguments, tiling, stream);
+  const cudaError_t error = dispatch_type(arguments.type, [&](auto tag) {
+    return launch_type<typename decltype(tag)::Type>(arguments, tiling, stream);
+  });
   if (error != cudaSuccess) return error;
   return AICR_LAUNCH(depthwise_gram_reduce_kernel, static_cast<unsigned>(blocks), kThreads, 0, stream,
                      arguments, tiling);

@@ -42,9 +42,7 @@ Tensor fold_channel_attention_cuda(Tensor scores, Tensor q_norm, Tensor k_norm, 
   arguments.depth = scores.size(2);
   arguments.outputs = project_out.size(0);
   arguments.type = type;
-  const cudaError_t error =
-      launch_fold_channel_attention(arguments, current_cuda_stream(scores.get_device_index()));
-  STD_TORCH_CHECK(error == cudaSuccess, kOp, ": ", cudaGetErrorString(error));
+  check_launch(kOp, launch_fold_channel_attention(arguments, current_cuda_stream(scores.get_device_index())));
   return out;
 }
 

@@ -16,13 +16,15 @@
 
 #include <climits>
 
+#include "cuda/dispatch.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/vectors.cuh"
+#include "cuda/warp.cuh"
 
 namespace aicr {
 namespace {
 
-constexpr int kThreads = 256, kWarp = 32, kWarps = kThreads / kWarp, kTile = 32, kEach = kTile / kWarps;
+constexpr int kThreads = 256, kWarps = kThreads / kWarp, kTile = 32, kEach = kTile / kWarps;
 constexpr int kRowTerms = 4;  // floats of shared memory per channel of a group
 
 // What the rows and columns of a group's scores are scaled by.
@@ -69,11 +71,11 @@ __global__ void __launch_bounds__(kThreads)
     float most = -INFINITY;
     for (int key = lane; key < depth; key += kWarp) most = fmaxf(most, logits(query, key));
     for (int step = kWarp / 2; step > 0; step /= 2) {
-      most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
+      most = fmaxf(most, __shfl_xor_sync(kAll, most, step));
     }
     float sum = 0.0f;
     for (int key = lane; key < depth; key += kWarp) sum += expf(logits(query, key) - most);
-    for (int step = kWarp / 2; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    sum = sum_over(sum, kWarp);
     if (lane == 0) {
       largest[query] = most;
       share[query] = 1.0f / sum;
@@ -127,15 +129,8 @@ cudaError_t launch(const FoldChannelAttentionCuda& a, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t launch_fold_channel_attention(const FoldChannelAttentionCuda& arguments, cudaStream_t stream) {
-  switch (arguments.type) {
-    case FeatureType::kFloat32:
-      return launch<float>(arguments, stream);
-    case FeatureType::kBFloat16:
-      return launch<__nv_bfloat16>(arguments, stream);
-    case FeatureType::kFloat16:
-      return launch<__half>(arguments, stream);
-  }
-  return cudaErrorInvalidValue;
+  return dispatch_type(arguments.type,
+                       [&](auto tag) { return launch<typename decltype(tag)::Type>(arguments, stream); });
 }
 
 }  // namespace aicr

@@ -40,9 +40,8 @@ Tensor gated_depthwise_conv3x3_cuda(Tensor x, Tensor weight, std::optional<Tenso
   arguments.channels_last = channels_last;
   arguments.gelu = gelu;
   arguments.type = type;
-  const cudaError_t error =
-      launch_gated_depthwise_conv3x3(arguments, current_cuda_stream(x.get_device_index()));
-  STD_TORCH_CHECK(error == cudaSuccess, "gated_depthwise_conv3x3: ", cudaGetErrorString(error));
+  check_launch("gated_depthwise_conv3x3",
+               launch_gated_depthwise_conv3x3(arguments, current_cuda_stream(x.get_device_index())));
   return out;
 }
 

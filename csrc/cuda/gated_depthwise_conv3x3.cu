@@ -20,6 +20,7 @@
 #include <climits>
 
 #include "cuda/depthwise3x3.cuh"
+#include "cuda/dispatch.cuh"
 #include "cuda/gelu.cuh"
 #include "cuda/launch.cuh"
 
@@ -126,15 +127,9 @@ cudaError_t launch_vectors(const GatedDepthwiseCuda& a, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t launch_gated_depthwise_conv3x3(const GatedDepthwiseCuda& arguments, cudaStream_t stream) {
-  switch (arguments.type) {
-    case FeatureType::kFloat32:
-      return launch_vectors<float>(arguments, stream);
-    case FeatureType::kBFloat16:
-      return launch_vectors<__nv_bfloat16>(arguments, stream);
-    case FeatureType::kFloat16:
-      return launch_vectors<__half>(arguments, stream);
-  }
-  return cudaErrorInvalidValue;
+  return dispatch_type(arguments.type, [&](auto tag) {
+    return launch_vectors<typename decltype(tag)::Type>(arguments, stream);
+  });
 }
 
 }  // namespace aicr

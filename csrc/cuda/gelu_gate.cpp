@@ -42,8 +42,7 @@ Tensor gelu_gate_cuda(Tensor x) {
   GeluGateCuda arguments = arguments_for(x, channels_last, type);
   arguments.x = dense.const_data_ptr();
   arguments.out = out.mutable_data_ptr();
-  const cudaError_t error = launch_gelu_gate(arguments, current_cuda_stream(x.get_device_index()));
-  STD_TORCH_CHECK(error == cudaSuccess, "gelu_gate: ", cudaGetErrorString(error));
+  check_launch("gelu_gate", launch_gelu_gate(arguments, current_cuda_stream(x.get_device_index())));
   return out;
 }
 
@@ -59,8 +58,7 @@ Tensor gelu_gate_backward_cuda(Tensor grad, Tensor x) {
   arguments.x = dense_x.const_data_ptr();
   arguments.grad = dense_grad.const_data_ptr();
   arguments.out = grad_x.mutable_data_ptr();
-  const cudaError_t error = launch_gelu_gate(arguments, current_cuda_stream(x.get_device_index()));
-  STD_TORCH_CHECK(error == cudaSuccess, "gelu_gate_backward: ", cudaGetErrorString(error));
+  check_launch("gelu_gate_backward", launch_gelu_gate(arguments, current_cuda_stream(x.get_device_index())));
   return grad_x;
 }
 

@@ -17,6 +17,7 @@
 
 #include <climits>
 
+#include "cuda/dispatch.cuh"
 #include "cuda/gelu.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/vectors.cuh"
@@ -97,15 +98,9 @@ cudaError_t launch_vectors(const GeluGateCuda& a, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t launch_gelu_gate(const GeluGateCuda& arguments, cudaStream_t stream) {
-  switch (arguments.type) {
-    case FeatureType::kFloat32:
-      return launch_vectors<float>(arguments, stream);
-    case FeatureType::kBFloat16:
-      return launch_vectors<__nv_bfloat16>(arguments, stream);
-    case FeatureType::kFloat16:
-      return launch_vectors<__half>(arguments, stream);
-  }
-  return cudaErrorInvalidValue;
+  return dispatch_type(arguments.type, [&](auto tag) {
+    return launch_vectors<typename decltype(tag)::Type>(arguments, stream);
+  });
 }
 
 }  // namespace aicr

@@ -13,10 +13,6 @@ namespace {
 
 using torch::stable::contiguous;
 
-void check_launch(const char* op, cudaError_t error) {
-  STD_TORCH_CHECK(error == cudaSuccess, op, ": ", cudaGetErrorString(error));
-}
-
 // Dense, and in memory where its pairs of int16 can be read as one number.
 Tensor dense_pairs(const Tensor& x) {
   const Tensor dense = contiguous(x);

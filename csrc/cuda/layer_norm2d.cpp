@@ -40,8 +40,7 @@ Tensor layer_norm2d_cuda(Tensor x, Tensor weight, std::optional<Tensor> bias, bo
   arguments.subtract_mean = subtract_mean;
   arguments.eps = static_cast<float>(eps);
   arguments.type = type;
-  const cudaError_t error = launch_layer_norm2d(arguments, current_cuda_stream(x.get_device_index()));
-  STD_TORCH_CHECK(error == cudaSuccess, "layer_norm2d: ", cudaGetErrorString(error));
+  check_launch("layer_norm2d", launch_layer_norm2d(arguments, current_cuda_stream(x.get_device_index())));
   return out;
 }
 
@@ -78,9 +77,8 @@ std::tuple<Tensor, Tensor, Tensor> layer_norm2d_backward_cuda(Tensor grad, Tenso
   Tensor parts = torch::stable::new_empty(x, {layer_norm2d_backward_parts(arguments)}, ScalarType::Float);
   arguments.statistics = statistics.mutable_data_ptr<float>();
   arguments.parts = parts.mutable_data_ptr<float>();
-  const cudaError_t error =
-      launch_layer_norm2d_backward(arguments, current_cuda_stream(x.get_device_index()));
-  STD_TORCH_CHECK(error == cudaSuccess, "layer_norm2d_backward: ", cudaGetErrorString(error));
+  check_launch("layer_norm2d_backward",
+               launch_layer_norm2d_backward(arguments, current_cuda_stream(x.get_device_index())));
   return {grad_x, grad_weight, grad_bias};
 }
 

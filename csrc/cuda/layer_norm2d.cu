@@ -22,32 +22,23 @@
 
 #include <climits>
 
+#include "cuda/dispatch.cuh"
 #include "cuda/launch.cuh"
+#include "cuda/layer_norm2d_tiling.cuh"
 #include "cuda/vectors.cuh"
 
 namespace aicr {
 namespace {
 
-constexpr int kThreads = 256, kWarp = 32;
-constexpr int kPlaneThreads = 512, kWarps = kPlaneThreads / kWarp;  // of the kernel for planes
-constexpr int kMostSteps = 8;
-constexpr int64_t kEnoughBlocks = 1024;  // so many blocks busy any device
-
-// The sum over `lanes` neighbouring lanes, the same bits in each of them.
-__device__ __forceinline__ float sum_over(float value, int lanes) {
-  for (int step = lanes / 2; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
-  return value;
-}
-
 // kKeep vectors of V channels stay in the registers of a lane. (The second launch bound says that one block
 // on a multiprocessor will do: without it the compiler would rather spill a few registers than go without
 // more blocks.)
 template <typename T, int V, int kKeep>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kRowThreads, 1)
     layer_norm2d_rows_kernel(LayerNorm2dCuda a, int lanes, int steps) {
   const int C = static_cast<int>(a.channels), vectors = C / V;
   const int lane = static_cast<int>(threadIdx.x) % lanes, group = static_cast<int>(threadIdx.x) / lanes;
-  const int groups = kThreads / lanes;
+  const int groups = kRowThreads / lanes;
   const int64_t pixels = a.batch * a.pixels;
   const T* x = static_cast<const T*>(a.x);
   T* out = static_cast<T*>(a.out);
@@ -130,7 +121,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <typename T, int kKeep>
 __global__ void __launch_bounds__(kPlaneThreads, 1)
     layer_norm2d_planes_kernel(LayerNorm2dCuda a, int64_t pixel_parts) {
-  __shared__ float sums[kWarps][kWarp], squares[kWarps][kWarp];
+  __shared__ float sums[kPlaneWarps][kWarp], squares[kPlaneWarps][kWarp];
   const int C = static_cast<int>(a.channels);
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const int64_t picture = static_cast<int64_t>(blockIdx.x) / pixel_parts;
@@ -143,24 +134,24 @@ __global__ void __launch_bounds__(kPlaneThreads, 1)
   float kept[kKeep], sum = 0.0f;
 #pragma unroll
   for (int i = 0; i < kKeep; ++i) {
-    const int c = warp + kWarps * i;
+    const int c = warp + kPlaneWarps * i;
     kept[i] = c < C ? to_float(x[c * a.pixels]) : 0.0f;
     sum += kept[i];
   }
-  for (int c = warp + kWarps * kKeep; c < C; c += kWarps) sum += to_float(x[c * a.pixels]);
+  for (int c = warp + kPlaneWarps * kKeep; c < C; c += kPlaneWarps) sum += to_float(x[c * a.pixels]);
   sums[warp][lane] = sum;
   __syncthreads();
   float mean = 0.0f;
 #pragma unroll
-  for (int w = 0; w < kWarps; ++w) mean += sums[w][lane];
+  for (int w = 0; w < kPlaneWarps; ++w) mean += sums[w][lane];
   mean /= static_cast<float>(C);
 
   float deviations = 0.0f;
 #pragma unroll
   for (int i = 0; i < kKeep; ++i) {
-    if (warp + kWarps * i < C) deviations += (kept[i] - mean) * (kept[i] - mean);
+    if (warp + kPlaneWarps * i < C) deviations += (kept[i] - mean) * (kept[i] - mean);
   }
-  for (int c = warp + kWarps * kKeep; c < C; c += kWarps) {
+  for (int c = warp + kPlaneWarps * kKeep; c < C; c += kPlaneWarps) {
     const float deviation = to_float(x[c * a.pixels]) - mean;
     deviations += deviation * deviation;
   }
@@ -168,7 +159,7 @@ __global__ void __launch_bounds__(kPlaneThreads, 1)
   __syncthreads();
   float variance = 0.0f;
 #pragma unroll
-  for (int w = 0; w < kWarps; ++w) variance += squares[w][lane];
+  for (int w = 0; w < kPlaneWarps; ++w) variance += squares[w][lane];
   const float r = 1.0f / sqrtf(variance / static_cast<float>(C) + a.eps);
   const float shift = a.subtract_mean ? mean : 0.0f;
   if (!inside) return;
@@ -179,44 +170,41 @@ __global__ void __launch_bounds__(kPlaneThreads, 1)
   };
 #pragma unroll
   for (int i = 0; i < kKeep; ++i) {
-    const int c = warp + kWarps * i;
+    const int c = warp + kPlaneWarps * i;
     if (c < C) out[c * a.pixels] = result(kept[i], c);
   }
-  for (int c = warp + kWarps * kKeep; c < C; c += kWarps) {
+  for (int c = warp + kPlaneWarps * kKeep; c < C; c += kPlaneWarps) {
     out[c * a.pixels] = result(to_float(x[c * a.pixels]), c);
   }
 }
 
 template <typename T, int V>
 cudaError_t launch_rows(const LayerNorm2dCuda& a, cudaStream_t stream) {
-  const int64_t vectors = a.channels / V, pixels = a.batch * a.pixels;
-  int lanes = 1, steps = kMostSteps;
-  while (lanes < kWarp && lanes < vectors) lanes *= 2;
-  const int64_t groups = kThreads / lanes;
-  const auto blocks_of = [&] { return (pixels + steps * groups - 1) / (steps * groups); };
-  while (steps > 1 && blocks_of() < kEnoughBlocks) steps /= 2;
-  if (blocks_of() > INT_MAX) return cudaErrorInvalidConfiguration;
-  const auto blocks = static_cast<unsigned>(blocks_of());
+  const int64_t vectors = a.channels / V;
+  const auto [lanes, steps, count] = make_row_tiling(vectors, a.batch * a.pixels);
+  if (count > INT_MAX) return cudaErrorInvalidConfiguration;
+  const auto blocks = static_cast<unsigned>(count);
   if (vectors <= lanes) {
-    return AICR_LAUNCH((layer_norm2d_rows_kernel<T, V, 1>), blocks, kThreads, 0, stream, a, lanes, steps);
+    return AICR_LAUNCH((layer_norm2d_rows_kernel<T, V, 1>), blocks, kRowThreads, 0, stream, a, lanes, steps);
   }
   if constexpr (V > 1) {
     if (vectors <= 2 * lanes) {
-      return AICR_LAUNCH((layer_norm2d_rows_kernel<T, V, 2>), blocks, kThreads, 0, stream, a, lanes, steps);
+      return AICR_LAUNCH((layer_norm2d_rows_kernel<T, V, 2>), blocks, kRowThreads, 0, stream, a, lanes,
+                         steps);
     }
   }
-  return AICR_LAUNCH((layer_norm2d_rows_kernel<T, V, 4>), blocks, kThreads, 0, stream, a, lanes, steps);
+  return AICR_LAUNCH((layer_norm2d_rows_kernel<T, V, 4>), blocks, kRowThreads, 0, stream, a, lanes, steps);
 }
 
 template <typename T>
 cudaError_t launch_planes(const LayerNorm2dCuda& a, cudaStream_t stream) {
-  const int64_t parts = (a.pixels + kWarp - 1) / kWarp;
-  if (a.batch * parts > INT_MAX) return cudaErrorInvalidConfiguration;
-  const auto blocks = static_cast<unsigned>(a.batch * parts);
-  if (a.channels <= 4 * kWarps) {
+  const auto [parts, count] = make_plane_tiling(a.batch, a.pixels);
+  if (count > INT_MAX) return cudaErrorInvalidConfiguration;
+  const auto blocks = static_cast<unsigned>(count);
+  if (a.channels <= 4 * kPlaneWarps) {
     return AICR_LAUNCH((layer_norm2d_planes_kernel<T, 4>), blocks, kPlaneThreads, 0, stream, a, parts);
   }
-  if (a.channels <= 12 * kWarps) {
+  if (a.channels <= 12 * kPlaneWarps) {
     return AICR_LAUNCH((layer_norm2d_planes_kernel<T, 12>), blocks, kPlaneThreads, 0, stream, a, parts);
   }
   return AICR_LAUNCH((layer_norm2d_planes_kernel<T, 24>), blocks, kPlaneThreads, 0, stream, a, parts);
@@ -235,15 +223,8 @@ cudaError_t launch(const LayerNorm2dCuda& a, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t launch_layer_norm2d(const LayerNorm2dCuda& arguments, cudaStream_t stream) {
-  switch (arguments.type) {
-    case FeatureType::kFloat32:
-      return launch<float>(arguments, stream);
-    case FeatureType::kBFloat16:
-      return launch<__nv_bfloat16>(arguments, stream);
-    case FeatureType::kFloat16:
-      return launch<__half>(arguments, stream);
-  }
-  return cudaErrorInvalidValue;
+  return dispatch_type(arguments.type,
+                       [&](auto tag) { return launch<typename decltype(tag)::Type>(arguments, stream); });
 }
 
 }  // namespace aicr

@@ -15,24 +15,17 @@
 // whether vectors fit. No atomics.
 #include <climits>
 
+#include "cuda/dispatch.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/layer_norm2d.cuh"
+#include "cuda/layer_norm2d_tiling.cuh"
 #include "cuda/vectors.cuh"
 
 namespace aicr {
 namespace {
 
-constexpr int kThreads = 256, kWarp = 32, kWarps = kThreads / kWarp;
-constexpr int kPlaneThreads = 512, kPlaneWarps = kPlaneThreads / kWarp;  // of the first kernel, for planes
-constexpr int kMostSteps = 8;
-constexpr int64_t kEnoughBlocks = 1024;  // so many blocks busy any device
+constexpr int kThreads = 256, kWarps = kThreads / kWarp;  // of the second kernel and the third
 constexpr int64_t kFewestPixels = 256, kMostParts = 1024;
-
-// The sum over `lanes` neighbouring lanes, the same bits in each of them.
-__device__ __forceinline__ float sum_over(float value, int lanes) {
-  for (int step = lanes / 2; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
-  return value;
-}
 
 // What the gradient of an element of x depends on, beside it: statistics of its pixel.
 struct Pixel {
@@ -54,11 +47,11 @@ struct Pixel {
 
 // kKeep vectors of V channels stay in the registers of a lane.
 template <typename T, int V, int kKeep>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kRowThreads, 1)
     layer_norm2d_backward_rows_kernel(LayerNorm2dBackwardCuda a, int lanes, int steps) {
   const int C = static_cast<int>(a.channels), vectors = C / V;
   const int lane = static_cast<int>(threadIdx.x) % lanes, group = static_cast<int>(threadIdx.x) / lanes;
-  const int groups = kThreads / lanes;
+  const int groups = kRowThreads / lanes;
   const int64_t pixels = a.batch * a.pixels;
 
   float weight[kKeep][V] = {};
@@ -318,27 +311,23 @@ __global__ void __launch_bounds__(kThreads)
 
 template <typename T, int V>
 cudaError_t launch_rows(const LayerNorm2dBackwardCuda& a, cudaStream_t stream) {
-  const int64_t vectors = a.channels / V, pixels = a.batch * a.pixels;
-  int lanes = 1, steps = kMostSteps;
-  while (lanes < kWarp && lanes < vectors) lanes *= 2;
-  const int64_t groups = kThreads / lanes;
-  const auto blocks_of = [&] { return (pixels + steps * groups - 1) / (steps * groups); };
-  while (steps > 1 && blocks_of() < kEnoughBlocks) steps /= 2;
-  if (blocks_of() > INT_MAX) return cudaErrorInvalidConfiguration;
-  const auto blocks = static_cast<unsigned>(blocks_of());
+  const int64_t vectors = a.channels / V;
+  const auto [lanes, steps, count] = make_row_tiling(vectors, a.batch * a.pixels);
+  if (count > INT_MAX) return cudaErrorInvalidConfiguration;
+  const auto blocks = static_cast<unsigned>(count);
   if (vectors <= lanes) {
-    return AICR_LAUNCH((layer_norm2d_backward_rows_kernel<T, V, 1>), blocks, kThreads, 0, stream, a, lanes,
+    return AICR_LAUNCH((layer_norm2d_backward_rows_kernel<T, V, 1>), blocks, kRowThreads, 0, stream, a, lanes,
                        steps);
   }
-  return AICR_LAUNCH((layer_norm2d_backward_rows_kernel<T, V, 3>), blocks, kThreads, 0, stream, a, lanes,
+  return AICR_LAUNCH((layer_norm2d_backward_rows_kernel<T, V, 3>), blocks, kRowThreads, 0, stream, a, lanes,
                      steps);
 }
 
 template <typename T>
 cudaError_t launch_planes(const LayerNorm2dBackwardCuda& a, cudaStream_t stream) {
-  const int64_t parts = (a.pixels + kWarp - 1) / kWarp;
-  if (a.batch * parts > INT_MAX) return cudaErrorInvalidConfiguration;
-  const auto blocks = static_cast<unsigned>(a.batch * parts);
+  const auto [parts, count] = make_plane_tiling(a.batch, a.pixels);
+  if (count > INT_MAX) return cudaErrorInvalidConfiguration;
+  const auto blocks = static_cast<unsigned>(count);
   if (a.channels <= 4 * kPlaneWarps) {
     return AICR_LAUNCH((layer_norm2d_backward_planes_kernel<T, 4>), blocks, kPlaneThreads, 0, stream, a,
                        parts);
@@ -376,15 +365,8 @@ int64_t layer_norm2d_backward_parts(const LayerNorm2dBackwardCuda& arguments) {
 }
 
 cudaError_t launch_layer_norm2d_backward(const LayerNorm2dBackwardCuda& arguments, cudaStream_t stream) {
-  switch (arguments.type) {
-    case FeatureType::kFloat32:
-      return launch<float>(arguments, stream);
-    case FeatureType::kBFloat16:
-      return launch<__nv_bfloat16>(arguments, stream);
-    case FeatureType::kFloat16:
-      return launch<__half>(arguments, stream);
-  }
-  return cudaErrorInvalidValue;
+  return dispatch_type(arguments.type,
+                       [&](auto tag) { return launch<typename decltype(tag)::Type>(arguments, stream); });
 }
 
 }  // namespace aicr

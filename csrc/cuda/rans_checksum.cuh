@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "cuda/rans_tables.cuh"
+#include "cuda/warp.cuh"
 
 namespace aicr {
 
@@ -92,7 +93,7 @@ class WarpChecksum {
   }
 
  private:
-  __device__ void join(uint32_t part) { remainder_ = __reduce_xor_sync(0xffffffffu, part); }
+  __device__ void join(uint32_t part) { remainder_ = __reduce_xor_sync(kAll, part); }
 
   __device__ void put_together() {
     if (!running_) return;

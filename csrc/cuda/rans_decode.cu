@@ -27,9 +27,6 @@
 namespace aicr {
 namespace {
 
-constexpr unsigned kAll = 0xffffffffu;
-constexpr int kEach = 4;               // symbols of a lane
-constexpr int kPiece = 32 * kEach;     // that become symbols together
 constexpr int kTogether = 8 * kPiece;  // of which entries are made; kChunk of the CPU's
 constexpr int kThreads = 128;
 
@@ -206,14 +203,9 @@ class WarpStream {
         if (active) {
           const uint32_t slot = state_ & (kProbabilityOne - 1);
           const uint64_t bucket = __ldg(&tables_.decode[__ldg(index + i)][slot >> kBucketBits]);
-          const uint32_t rest = ~state_ & (kBucketSlots - 1), reach = bucket & (kBucketSlots - 1);
-          const bool second = rest <= reach;
-          const uint64_t fields = second ? bucket >> kSecondEntry : bucket;
-          const uint32_t bias =
-              second ? static_cast<uint32_t>(bucket >> kSecondBiasAt) - kProbabilityOne : reach;
-          entries[i] = static_cast<uint8_t>(fields >> kNumberAt & (kMaxEntries - 1));
-          const auto frequency = static_cast<uint32_t>(fields >> kFrequencyAt & kFrequencyMask);
-          state_ = frequency * ((state_ >> kProbabilityBits) + 1) + bias - rest;
+          const UnpackedSlot unpacked = unpack_bucket(bucket, slot);
+          entries[i] = static_cast<uint8_t>(unpacked.number);
+          state_ = unpacked.frequency * ((state_ >> kProbabilityBits) + 1) + unpacked.offset;
         }
         const bool due = active && state_ < kStateLow;
         const unsigned takers = __ballot_sync(kAll, due);
@@ -249,12 +241,7 @@ class WarpStream {
       quotient[k] = offset[k] + entry;
       bits += shift[k];
     }
-    int32_t behind = bits;  // the raw bits up to this lane's last
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-      const int32_t other = __shfl_up_sync(kAll, behind, static_cast<unsigned>(step));
-      if (lane_ >= step) behind += other;
-    }
+    const int32_t behind = prefix_sum(bits, lane_);  // the raw bits up to this lane's last
 
     StreamFault escape_fault = StreamFault::kNone;  // of the lane's first escape that has one
     int faulty_escape = kEach;

@@ -26,9 +26,6 @@
 namespace aicr {
 namespace {
 
-constexpr unsigned kAll = 0xffffffffu;
-constexpr int kEach = 4;
-constexpr int kPiece = 32 * kEach;
 constexpr int kThreads = 128;
 
 __device__ __forceinline__ int own_lane() {
@@ -71,16 +68,6 @@ __device__ void put_bits(uint32_t* memory, int64_t position, uint64_t bits, int 
   atomicOr(at, static_cast<uint32_t>(bits << skipped));
   if (skipped + count > 32) atomicOr(at + 1, static_cast<uint32_t>(bits >> (32 - skipped)));
   if (skipped + count > 64) atomicOr(at + 2, static_cast<uint32_t>(bits >> (64 - skipped)));
-}
-
-// Sum over the lanes up to this one.
-__device__ int prefix_sum(int value, int lane) {
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) {
-    const int other = __shfl_up_sync(kAll, value, static_cast<unsigned>(step));
-    if (lane >= step) value += other;
-  }
-  return value;
 }
 
 // The first place from `first` to `last` whose index names no table, counted from `first`; -1 if none.
@@ -258,10 +245,7 @@ __global__ void __launch_bounds__(32) rans_choose_kernel(RansEncodeCuda task, in
       size = header_size(row) + 2 * row.words[row.lanes == kNarrowLanes] + bytes_of(row.raw_bits) +
              bytes_of(row.escape_bits);
     }
-    for (int step = 1; step < 32; step *= 2) {
-      const int64_t other = __shfl_up_sync(kAll, size, static_cast<unsigned>(step));
-      if (lane >= step) size += other;
-    }
+    size = prefix_sum(size, lane);
     if (s < task.streams) ends[s] = before + size;
     before += __shfl_sync(kAll, size, 31);
   }

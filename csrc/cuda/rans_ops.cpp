@@ -17,10 +17,6 @@ using torch::stable::contiguous;
 using torch::stable::new_empty;
 using torch::stable::new_zeros;
 
-void check_launch(const char* op, cudaError_t error) {
-  STD_TORCH_CHECK(error == cudaSuccess, op, ": ", cudaGetErrorString(error));
-}
-
 // Memory on the device of `like`, to be held as long as launches that use it are queued.
 template <typename T>
 T* pointer(Tensor& memory) {

@@ -8,11 +8,11 @@
 #include "cuda/launch.cuh"
 #include "cuda/rans_checksum.cuh"
 #include "cuda/rans_tables.cuh"
+#include "cuda/rans_warp.cuh"
 
 namespace aicr {
 namespace {
 
-constexpr unsigned kAll = 0xffffffffu;
 constexpr int kSlotThreads = 256;
 
 __device__ void make_crc(int byte, int lane, RansTablesCuda& out) {
@@ -146,13 +146,9 @@ __global__ void __launch_bounds__(kSlotThreads)
   }
   __syncthreads();
   for (uint32_t slot = static_cast<uint32_t>(thread); slot < kProbabilityOne; slot += kSlotThreads) {
-    const uint64_t bucket = tables->decode[table][slot >> kBucketBits];
-    const uint32_t rest = ~slot & (kBucketSlots - 1), reach = bucket & (kBucketSlots - 1);
-    const bool second = rest <= reach;
-    const uint64_t fields = second ? bucket >> kSecondEntry : bucket;
-    const uint32_t bias = second ? static_cast<uint32_t>(bucket >> kSecondBiasAt) - kProbabilityOne : reach;
-    const uint32_t rank = static_cast<uint32_t>(fields >> kFrequencyAt & kFrequencyMask) + bias - rest;
-    out->slot[table][first[fields >> kNumberAt & (kMaxEntries - 1)] + rank] = static_cast<uint16_t>(slot);
+    const UnpackedSlot unpacked = unpack_bucket(tables->decode[table][slot >> kBucketBits], slot);
+    const uint32_t rank = unpacked.frequency + unpacked.offset;
+    out->slot[table][first[unpacked.number] + rank] = static_cast<uint16_t>(slot);
   }
 }
 

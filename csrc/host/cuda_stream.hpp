@@ -1,5 +1,5 @@
-// The CUDA device and stream that PyTorch works on at the moment. Where kernels run on the host
-// (docs/cuda.md) there are neither.
+// The CUDA device and stream that PyTorch works on at the moment, and what a launch on them came to. Where
+// kernels run on the host (docs/cuda.md) there are neither device nor stream.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -44,5 +44,10 @@ inline cudaStream_t current_cuda_stream(int32_t device) {
 }
 
 #endif
+
+// `op` is the operator in the message.
+inline void check_launch(const char* op, cudaError_t error) {
+  STD_TORCH_CHECK(error == cudaSuccess, op, ": ", cudaGetErrorString(error));
+}
 
 }  // namespace aicr
