@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, prepare: Callable[[], None]) -> int:
         return OK if _dry_run(args) else FAILED
     _check(args)
     prepare()
-    if _kind(args) == "cuda":
+    if ":" in (args.device or "") and _kind(args) == "cuda":
         import torch
 
         torch.cuda.set_device(args.device)  # events and waits are those of the current device

@@ -96,7 +96,7 @@ def test_every_step_is_reported(rehearsal):
 def test_all_of_it_runs_on_a_cpu(rehearsal, tmp_path):
     options = ["--dry-run", "--run", tmp_path / "run"]
     environment = {"PATH": f"{stubs(tmp_path)}:{os.environ['PATH']}"}
-    done = gpu_run(*options, rehearsal / "data", tmp_path / "out", "10", **environment)
+    done = gpu_run(*options, rehearsal / "data", tmp_path / "out", "60", **environment)  # nothing for lack of time
     assert done.returncode == 0, done.stdout + done.stderr
     found = statuses(tmp_path / "out")
     assert found.pop("resources") == "not here"

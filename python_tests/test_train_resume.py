@@ -66,11 +66,15 @@ def test_the_interrupted_command_leaves_a_checkpoint(kind, photographs, tmp_path
 
 
 def test_a_second_signal_acts_as_usual():
-    with Signals() as signals:
-        signal.raise_signal(signal.SIGINT)
-        assert signals.came
-        with pytest.raises(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background ignores it
+    try:
+        with Signals() as signals:
             signal.raise_signal(signal.SIGINT)
+            assert signals.came
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_state_without_options_is_resumed(photographs, tmp_path, tiny):

@@ -257,7 +257,7 @@ def composed_transposed_attention(
     def value_branch(block: Tensor, keep: slice) -> Tensor:
         v = project(block, keep, slice(2 * c, 3 * c))
         bias = None if project_out_bias is None else project_out_bias.to(low)
-        if x.device.type == "cpu" and len(x) and not torch.is_grad_enabled() and not is_traced(x):
+        if not is_traced(x) and x.device.type == "cpu" and len(x) and not torch.is_grad_enabled():
             # the same bits for any number of threads, which products of few rows do not have
             matrices = folded[:, :, :, None, None]
             out = torch.cat([pointwise_convolution(*one) for one in zip(v.split(1), matrices, strict=True)])
