@@ -27,7 +27,7 @@ import torch
 
 import aicr_ext
 from aicr_ext.codec.checkpoint import shipped_models, untrained
-from aicr_ext.ops import blocks
+from aicr_ext.ops import strips
 from aicr_ext.ops.kernels import plain_torch
 
 from .timing import circumstances, measure, print_table, write_csv
@@ -65,7 +65,7 @@ def run(model: str, width: int, height: int, path: str, precision: str, threads:
     torch.set_num_threads(threads)
     with ExitStack() as stack:
         if path == "eager":
-            blocks.STRIP_VALUES = sys.maxsize
+            strips.STRIP_VALUES = sys.maxsize
             stack.enter_context(plain_torch())
         return measured(model, width, height, path, precision)
 

@@ -184,7 +184,7 @@ def test_decoding_stays_on_the_device(nowhere, monkeypatch):
         y, check = decode_latents(priors, tables, coded, 6, 9, torch.device("meta"))
     assert y.is_meta
     assert y.shape == (2, priors.config.latent, 6, 9)
-    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+    with pytest.raises(NotImplementedError):  # meta tensors have no values to look at
         check.__self__.finish()
 
 

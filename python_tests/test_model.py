@@ -18,7 +18,7 @@ from aicr_ext.model.entropy import FactorizedPrior, gaussian_bits
 from aicr_ext.model.layers import HybridBlock
 from aicr_ext.model.transforms import RateScale, ToneField
 from aicr_ext.nn import ChannelAttention, SpatialAttention
-from aicr_ext.ops import blocks
+from aicr_ext.ops import blocks, strips
 from aicr_ext.ops.kernels import plain_torch
 
 
@@ -151,7 +151,7 @@ def test_strips_equal_the_whole_map(shape, monkeypatch):
     whole = block.double()(x.double())
     block.float()
     plain = block(x)
-    monkeypatch.setattr(blocks, "STRIP_VALUES", 1)
+    monkeypatch.setattr(strips, "STRIP_VALUES", 1)
     stripped = block(x)
     assert stripped.is_contiguous(memory_format=torch.channels_last)
     error = (plain - whole).abs().max()
@@ -159,11 +159,11 @@ def test_strips_equal_the_whole_map(shape, monkeypatch):
 
 
 def test_strips_are_taken_without_gradients_only(monkeypatch):
-    monkeypatch.setattr(blocks, "STRIP_VALUES", 1)
+    monkeypatch.setattr(strips, "STRIP_VALUES", 1)
     x = torch.rand(1, 4, 40, 8)
-    assert len(list(blocks.strips(x, 8, 1))) == 1
+    assert len(list(strips.strips(x, 8, 1))) == 1
     with torch.no_grad():
-        parts = list(blocks.strips(x, 8, 1))
+        parts = list(strips.strips(x, 8, 1))
     assert len(parts) == 5
     rows = torch.cat([block[:, :, keep] for block, keep, _ in parts], 2)
     assert torch.equal(rows, x)

@@ -35,9 +35,7 @@ class GraphCache:
         key = (name, *((x.shape, x.stride(), x.dtype) for x in inputs))
         if key not in self._recorded:
             self._recorded[key] = self._capture(function, inputs)
-            if (
-                len(self._recorded) > self._most
-            ):  # after a recording, which has waited for the device to be done with it
+            if len(self._recorded) > self._most:  # the recording has waited for the device to be done with the oldest
                 self._recorded.popitem(last=False)
         self._recorded.move_to_end(key)
         return self._recorded[key](*inputs)

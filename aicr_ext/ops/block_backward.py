@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .blocks import fitting, fold, gram, normed, wide
+from .block_parts import fitting, fold, gram, normed, wide
 from .decoupled_attention import decoupled_attention
 from .gated_depthwise_conv3x3 import gated_depthwise_conv3x3
 from .kernels import has_kernel

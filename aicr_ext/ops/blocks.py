@@ -4,10 +4,8 @@ Each function holds one branch with its norm and its residual, so that an accele
 whole. Feature maps are (B, C, H, W) in any memory format; channels-last is the fast one, because every 1x1
 convolution is then one matrix product over pixels. Reductions and softmax are in float32.
 
-Without gradients a large map is worked through in strips of rows: the intermediate tensors, up to six times as
-large as the map itself, then stay in the processor's cache instead of passing through memory. Convolutions read
-the rows they need beyond the strip, and the sums of the channel attention add up over strips, so the result is
-that of the whole map up to the order of float32 additions.
+Without gradients a large map is worked through in strips of rows (:mod:`aicr_ext.ops.strips`). The sums of the channel
+attention add up over strips, so the result is that of the whole map up to the order of float32 additions.
 
 ``composed_*`` are these operations with every argument spelled out, as :mod:`aicr_ext.ops.block_operators` registers
 them with torch. ``compute`` is the dtype of convolutions and products, that of x if None; under autocast the public
@@ -16,7 +14,7 @@ functions pass autocast's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -25,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aicr_ext.ops.block_arguments import channels_of, check_transposed_attention, expect_shape
+from aicr_ext.ops.block_parts import fitting, fold, gram, normed
 from aicr_ext.ops.decoupled_attention import decoupled_attention
 from aicr_ext.ops.depthwise_gram import depthwise_gram
 from aicr_ext.ops.fold_channel_attention import fold_channel_attention
@@ -32,7 +31,7 @@ from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
 from aicr_ext.ops.kernels import has_kernel
 from aicr_ext.ops.layer_norm2d import layer_norm2d
 from aicr_ext.ops.pointwise import is_traced, pointwise_convolution
-from aicr_ext.ops.reference import fold_channel_attention_reference, fold_softmax
+from aicr_ext.ops.strips import can_be_written_to, over_strips, strips
 
 __all__ = [
     "Norm",
@@ -43,88 +42,6 @@ __all__ = [
     "spatial_attention",
     "transposed_attention",
 ]
-
-#: Values of the widest intermediate tensor of one strip. Fixed, so that a shape always gives the same strips.
-STRIP_VALUES = 1 << 20
-
-
-def strips(x: Tensor, widest: int, reach: int) -> Iterator[tuple[Tensor, slice, slice]]:
-    """Row strips of (B, C, H, W): the rows with ``reach`` more on each side, which of them to keep, and where.
-
-    ``widest`` is the number of channels of the widest intermediate tensor. One strip when ``x`` needs gradients
-    (their graph keeps every intermediate anyway), on a GPU, for small maps, and in a graph that is to serve every size.
-    """
-    height, width = x.shape[2:]
-    of_any_size = any(isinstance(size, torch.SymInt) for size in x.shape)
-    if torch.is_grad_enabled() or x.device.type != "cpu" or of_any_size:
-        yield x, slice(None), slice(None)
-        return
-    rows = max(8, STRIP_VALUES // max(1, x.shape[0] * width * widest))
-    for start in range(0, height, rows):
-        stop = min(start + rows, height)
-        first, last = max(start - reach, 0), min(stop + reach, height)
-        yield x[:, :, first:last], slice(start - first, stop - first), slice(start, stop)
-
-
-def over_strips(
-    x: Tensor,
-    widest: int,
-    reach: int,
-    branch: Callable[[Tensor, slice], Tensor],
-    residual: bool = True,
-    overwrite: bool = False,
-) -> Tensor:
-    """x + branch(x), or branch(x), strip by strip; ``branch`` gets a strip with its margin and the rows to return.
-
-    ``overwrite``: the sum may take the place of x, if it has its dtype.
-    """
-
-    def rows(block: Tensor, keep: slice, out: Tensor | None = None) -> Tensor:
-        result = branch(block, keep)
-        if residual:
-            return torch.add(block[:, :, keep], result, out=out)
-        return result if out is None else out.copy_(result)
-
-    parts = strips(x, widest, reach)
-    block, keep, place = next(parts)
-    whole, height = place.stop in (None, x.shape[2]), place.stop
-    if residual and overwrite and (whole or reach <= height):
-        first = branch(block, keep)
-        if torch.promote_types(x.dtype, first.dtype) == x.dtype:
-            return add_to_strips(x, first, place, parts, branch)
-        first = torch.add(block[:, :, keep], first)
-    else:
-        first = rows(block, keep)
-    if whole:
-        return first
-    layout = torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-    size = (*first.shape[:2], *x.shape[2:])
-    out = torch.empty(size, dtype=first.dtype, device=first.device, memory_format=layout)
-    out[:, :, place] = first
-    for block, keep, place in parts:
-        rows(block, keep, out[:, :, place])
-    return out
-
-
-def add_to_strips(
-    x: Tensor,
-    result: Tensor,
-    place: slice,
-    parts: Iterator[tuple[Tensor, slice, slice]],
-    branch: Callable[[Tensor, slice], Tensor],
-) -> Tensor:
-    """Adds the branch to x itself: ``result`` belongs to ``place``, what follows comes from ``parts``.
-
-    A strip changes only when the one behind it has been computed, which sees its last rows as they were. Results in
-    memory of their own would cost more than the sums: memory that is new to a process comes in pages of zeros.
-    """
-    for block, keep, next_place in parts:
-        following = branch(block, keep)
-        x[:, :, place].add_(result)
-        result, place = following, next_place
-    x[:, :, place].add_(result)
-    return x
-
 
 #: A convolution's weight and bias.
 Projection = tuple[Tensor, Tensor | None]
@@ -157,12 +74,6 @@ def run(
     overwrite = overwrite and not torch.is_grad_enabled() and not is_traced(x) and can_be_written_to(x)
     with torch.autocast(device, enabled=False) if autocast else nullcontext():
         return composed(x, *rest, low, overwrite=overwrite)
-
-
-def can_be_written_to(x: Tensor) -> bool:
-    """Not so for tensors of inference mode outside of it, and where several elements share a place."""
-    shared = any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True))
-    return not shared and (torch.is_inference_mode_enabled() or not x.is_inference())
 
 
 def transposed_attention(
@@ -260,7 +171,8 @@ def composed_transposed_attention(
         if not is_traced(x) and x.device.type == "cpu" and len(x) and not torch.is_grad_enabled():
             # the same bits for any number of threads, which products of few rows do not have
             matrices = folded[:, :, :, None, None]
-            out = torch.cat([pointwise_convolution(*one) for one in zip(v.split(1), matrices, strict=True)])
+            maps = [pointwise_convolution(*one) for one in zip(v.split(1), matrices, strict=True)]
+            out = torch.cat(maps) if len(maps) > 1 else maps[0]
         else:
             out = (pixels(v) @ folded.transpose(1, 2)).unflatten(1, v.shape[2:]).permute(0, 3, 1, 2)
         return out if bias is None else out + bias[:, None, None]
@@ -305,27 +217,6 @@ def _part(bias: Tensor | None, part: slice) -> Tensor | None:
     return None if bias is None else bias[part]
 
 
-def normed(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean: bool, eps: float) -> Tensor:
-    """The norm of x, or x where there is none."""
-    return x if weight is None else layer_norm2d(x, weight, eps, bias=bias, subtract_mean=subtract_mean)
-
-
-def fold(
-    scores: Tensor,
-    q_norm: Tensor,
-    k_norm: Tensor,
-    temperature: Tensor | None,
-    project_out: Tensor,
-    scale: float | None,
-) -> Tensor:
-    """W_out · blockdiag(A), one (D, C) matrix per picture, so that A·v never exists as a tensor."""
-    if temperature is None:
-        temperature = scores.new_ones(scores.shape[1])
-    if scale is None:
-        return fold_channel_attention_reference(scores, q_norm, k_norm, temperature, project_out)
-    return fold_softmax(scores * scale, temperature, project_out)
-
-
 def channel_attention(
     x: Tensor,
     norm: Tensor,
@@ -359,22 +250,6 @@ def channel_attention(
         recompute=recompute,
         overwrite=overwrite,
     )
-
-
-def wide(t: Tensor) -> Tensor:
-    return t if t.dtype == torch.float64 else t.float()
-
-
-def gram(q: Tensor, k: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Per group q^T k and the squared row norms of q and k, from (B, pixels, C); all float32 (float64 for float64).
-
-    They are sums over pixels, so those of a picture are the sums of those of its parts.
-    """
-    q = q.unflatten(2, (groups, -1)).transpose(1, 2)
-    k = k.unflatten(2, (groups, -1)).transpose(1, 2)
-    if q.dtype in (torch.bfloat16, torch.float16):  # products of 16-bit numbers are slow where rows lie apart
-        q, k = q.contiguous(), k.contiguous()
-    return wide(q.transpose(2, 3) @ k), wide(q).square().sum(2), wide(k).square().sum(2)
 
 
 def spatial_attention(
@@ -445,11 +320,6 @@ def composed_spatial_attention(
         return pointwise_convolution(t, *to_out)
 
     return over_strips(x, 2 * c, reach, branch, overwrite=overwrite)
-
-
-def fitting(weight: Tensor, low: torch.dtype) -> Tensor:
-    """A depthwise weight as the operators take it: float32 may stay as it is."""
-    return weight if weight.dtype == torch.float32 and low != torch.float64 else weight.to(low)
 
 
 def gated_convolutions(

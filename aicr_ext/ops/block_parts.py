@@ -1,0 +1,53 @@
+"""What the blocks and their derivatives share: norms, dtypes, and the way from queries and keys to one matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aicr_ext.ops.layer_norm2d import layer_norm2d
+from aicr_ext.ops.reference import fold_channel_attention_reference, fold_softmax
+
+__all__ = ["fitting", "fold", "gram", "normed", "wide"]
+
+
+def normed(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean: bool, eps: float) -> Tensor:
+    """The norm of x, or x where there is none."""
+    return x if weight is None else layer_norm2d(x, weight, eps, bias=bias, subtract_mean=subtract_mean)
+
+
+def fitting(weight: Tensor, low: torch.dtype) -> Tensor:
+    """A depthwise weight as the operators take it: float32 may stay as it is."""
+    return weight if weight.dtype == torch.float32 and low != torch.float64 else weight.to(low)
+
+
+def wide(t: Tensor) -> Tensor:
+    return t if t.dtype == torch.float64 else t.float()
+
+
+def gram(q: Tensor, k: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Per group q^T k and the squared row norms of q and k, from (B, pixels, C); all float32 (float64 for float64).
+
+    They are sums over pixels, so those of a picture are the sums of those of its parts.
+    """
+    q = q.unflatten(2, (groups, -1)).transpose(1, 2)
+    k = k.unflatten(2, (groups, -1)).transpose(1, 2)
+    if q.dtype in (torch.bfloat16, torch.float16):  # products of 16-bit numbers are slow where rows lie apart
+        q, k = q.contiguous(), k.contiguous()
+    return wide(q.transpose(2, 3) @ k), wide(q).square().sum(2), wide(k).square().sum(2)
+
+
+def fold(
+    scores: Tensor,
+    q_norm: Tensor,
+    k_norm: Tensor,
+    temperature: Tensor | None,
+    project_out: Tensor,
+    scale: float | None,
+) -> Tensor:
+    """W_out · blockdiag(A), one (D, C) matrix per picture, so that A·v never exists as a tensor."""
+    if temperature is None:
+        temperature = scores.new_ones(scores.shape[1])
+    if scale is None:
+        return fold_channel_attention_reference(scores, q_norm, k_norm, temperature, project_out)
+    return fold_softmax(scores * scale, temperature, project_out)

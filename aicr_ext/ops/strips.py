@@ -1,0 +1,101 @@
+"""Maps worked through in strips of rows, so that what is computed in between stays in the processor's cache.
+
+The tensors between the operations of a block are up to six times as large as the map itself. Convolutions read the
+rows they need beyond a strip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+__all__ = ["STRIP_VALUES", "can_be_written_to", "over_strips", "strips"]
+
+#: Values of the widest intermediate tensor of one strip. Fixed, so that a shape always gives the same strips.
+STRIP_VALUES = 1 << 20
+
+
+def strips(x: Tensor, widest: int, reach: int) -> Iterator[tuple[Tensor, slice, slice]]:
+    """Row strips of (B, C, H, W): the rows with ``reach`` more on each side, which of them to keep, and where.
+
+    ``widest`` is the number of channels of the widest intermediate tensor. One strip when ``x`` needs gradients
+    (their graph keeps every intermediate anyway), on a GPU, for small maps, and in a graph that is to serve every size.
+    """
+    height, width = x.shape[2:]
+    of_any_size = any(isinstance(size, torch.SymInt) for size in x.shape)
+    if torch.is_grad_enabled() or x.device.type != "cpu" or of_any_size:
+        yield x, slice(None), slice(None)
+        return
+    rows = max(8, STRIP_VALUES // max(1, x.shape[0] * width * widest))
+    for start in range(0, height, rows):
+        stop = min(start + rows, height)
+        first, last = max(start - reach, 0), min(stop + reach, height)
+        yield x[:, :, first:last], slice(start - first, stop - first), slice(start, stop)
+
+
+def over_strips(
+    x: Tensor,
+    widest: int,
+    reach: int,
+    branch: Callable[[Tensor, slice], Tensor],
+    residual: bool = True,
+    overwrite: bool = False,
+) -> Tensor:
+    """x + branch(x), or branch(x), strip by strip; ``branch`` gets a strip with its margin and the rows to return.
+
+    ``overwrite``: the sum may take the place of x, if it has its dtype.
+    """
+
+    def rows(block: Tensor, keep: slice, out: Tensor | None = None) -> Tensor:
+        result = branch(block, keep)
+        if residual:
+            return torch.add(block[:, :, keep], result, out=out)
+        return result if out is None else out.copy_(result)
+
+    parts = strips(x, widest, reach)
+    block, keep, place = next(parts)
+    whole, height = place.stop in (None, x.shape[2]), place.stop
+    if residual and overwrite and (whole or reach <= height):
+        first = branch(block, keep)
+        if torch.promote_types(x.dtype, first.dtype) == x.dtype:
+            return add_to_strips(x, first, place, parts, branch)
+        first = torch.add(block[:, :, keep], first)
+    else:
+        first = rows(block, keep)
+    if whole:
+        return first
+    layout = torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    size = (*first.shape[:2], *x.shape[2:])
+    out = torch.empty(size, dtype=first.dtype, device=first.device, memory_format=layout)
+    out[:, :, place] = first
+    for block, keep, place in parts:
+        rows(block, keep, out[:, :, place])
+    return out
+
+
+def add_to_strips(
+    x: Tensor,
+    result: Tensor,
+    place: slice,
+    parts: Iterator[tuple[Tensor, slice, slice]],
+    branch: Callable[[Tensor, slice], Tensor],
+) -> Tensor:
+    """Adds the branch to x itself: ``result`` belongs to ``place``, what follows comes from ``parts``.
+
+    A strip changes only when the one behind it has been computed, which sees its last rows as they were. Results in
+    memory of their own would cost more than the sums: memory that is new to a process comes in pages of zeros.
+    """
+    for block, keep, next_place in parts:
+        following = branch(block, keep)
+        x[:, :, place].add_(result)
+        result, place = following, next_place
+    x[:, :, place].add_(result)
+    return x
+
+
+def can_be_written_to(x: Tensor) -> bool:
+    """Not so for tensors of inference mode outside of it, and where several elements share a place."""
+    shared = any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True))
+    return not shared and (torch.is_inference_mode_enabled() or not x.is_inference())
