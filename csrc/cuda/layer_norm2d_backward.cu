@@ -2,11 +2,11 @@
 // grad_x = r * (g - mean(g) - d * r^2 * mean(g * z)), where mean(g) is left out if the mean is not
 // subtracted; grad_weight and grad_bias are the sums of grad * z * r and of grad over pixels. All in float32.
 //
-// Three kernels. The first forms grad_x as layer_norm2d.cu forms the result, and leaves mean and r of every
+// Two kernels. The first forms grad_x as layer_norm2d.cu forms the result, and leaves mean and r of every
 // pixel behind. The second reads x and grad again, 32 channels of a part of the pixels to a block, and adds
-// up what goes to weight and bias; the third adds up the parts, in double.
+// up what goes to weight and bias; sum_parts.cu adds up the parts, in double.
 //
-// Shared: as planes 8 KiB in the first kernel; 2 KiB each in the second and the third.
+// Shared: as planes 8 KiB in the first kernel; 2 KiB in the second.
 //
 // Memory: x and grad read twice, grad_x written once, and two floats per pixel written and read once. About
 // 25 FLOP per element.
@@ -19,12 +19,13 @@
 #include "cuda/launch.cuh"
 #include "cuda/layer_norm2d.cuh"
 #include "cuda/layer_norm2d_tiling.cuh"
+#include "cuda/sum_parts.cuh"
 #include "cuda/vectors.cuh"
 
 namespace aicr {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / kWarp;  // of the second kernel and the third
+constexpr int kThreads = 256, kWarps = kThreads / kWarp;  // of the second kernel
 constexpr int64_t kFewestPixels = 256, kMostParts = 1024;
 
 // What the gradient of an element of x depends on, beside it: statistics of its pixel.
@@ -287,28 +288,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Adds up the parts of 32 sums: a warp has every eighth part.
-__global__ void __launch_bounds__(kThreads)
-    layer_norm2d_weight_sum_kernel(LayerNorm2dBackwardCuda a, int64_t parts) {
-  __shared__ double sums[kWarps][kWarp];
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int64_t element = static_cast<int64_t>(blockIdx.x) * kWarp + lane;
-  double sum = 0.0;
-  if (element < 2 * a.channels) {
-    for (int64_t part = warp; part < parts; part += kWarps) sum += a.parts[part * 2 * a.channels + element];
-  }
-  sums[warp][lane] = sum;
-  __syncthreads();
-  if (warp > 0 || element >= 2 * a.channels) return;
-#pragma unroll
-  for (int w = 1; w < kWarps; ++w) sum += sums[w][lane];
-  if (element < a.channels) {
-    a.grad_weight[element] = static_cast<float>(sum);
-  } else if (a.grad_bias != nullptr) {
-    a.grad_bias[element - a.channels] = static_cast<float>(sum);
-  }
-}
-
 template <typename T, int V>
 cudaError_t launch_rows(const LayerNorm2dBackwardCuda& a, cudaStream_t stream) {
   const int64_t vectors = a.channels / V;
@@ -354,8 +333,7 @@ cudaError_t launch(const LayerNorm2dBackwardCuda& a, cudaStream_t stream) {
                         a, parts);
     if (error != cudaSuccess) return error;
   }
-  const auto blocks = static_cast<unsigned>((2 * a.channels + kWarp - 1) / kWarp);
-  return AICR_LAUNCH(layer_norm2d_weight_sum_kernel, blocks, kThreads, 0, stream, a, parts.count);
+  return launch_sum_parts({a.parts, parts.count, a.grad_weight, a.grad_bias, a.channels, a.channels}, stream);
 }
 
 }  // namespace
