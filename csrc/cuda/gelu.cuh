@@ -13,11 +13,19 @@ __device__ __forceinline__ float gelu(float x) {
   return x * normal_cdf(x);
 }
 
-// d GELU / dx = Phi(x) + x phi(x). At an infinite x the product would be infinity * 0: x is clamped for it to
-// where phi is 0. Written so that not-a-number stays.
+struct GeluWithSlope {
+  float value, slope;
+};
+
+// GELU(x) and d GELU / dx = Phi(x) + x phi(x), with Phi formed once. At an infinite x the product would be
+// infinity * 0: x is clamped for it to where phi is 0. Written so that not-a-number stays.
+__device__ __forceinline__ GeluWithSlope gelu_with_slope(float x) {
+  const float cdf = normal_cdf(x), clamped = x < -40.0f ? -40.0f : x > 40.0f ? 40.0f : x;
+  return {x * cdf, cdf + clamped * (0.39894228040143268f * expf(-0.5f * clamped * clamped))};
+}
+
 __device__ __forceinline__ float gelu_slope(float x) {
-  const float clamped = x < -40.0f ? -40.0f : x > 40.0f ? 40.0f : x;
-  return normal_cdf(x) + clamped * (0.39894228040143268f * expf(-0.5f * clamped * clamped));
+  return gelu_with_slope(x).slope;
 }
 
 }  // namespace aicr

@@ -69,8 +69,9 @@ __global__ void __launch_bounds__(kThreads) gelu_gate_backward_kernel(GeluGateCu
   load_floats<V>(static_cast<const T*>(a.grad) + at.out, grad);
 #pragma unroll
   for (int i = 0; i < V; ++i) {
-    value[i] *= grad[i] * gelu_slope(gate[i]);
-    gate[i] = grad[i] * gelu(gate[i]);
+    const GeluWithSlope of_gate = gelu_with_slope(gate[i]);
+    value[i] *= grad[i] * of_gate.slope;
+    gate[i] = grad[i] * of_gate.value;
   }
   store_floats<V>(value, grad_x);
   store_floats<V>(gate, grad_x + a.run);
