@@ -229,7 +229,8 @@ do_profile() {
 do_sanitize() {
   local program what code errors=0 each=30
   local tests=(-m gpu -k "two_runs or on_a_gpu or cuda_equals" python_tests/test_cuda_kernels.py python_tests/test_channel_operators.py)
-  tests+=(python_tests/test_decoupled_attention.py python_tests/test_integer_ops.py python_tests/test_emulation_rans.py)
+  tests+=(python_tests/test_decoupled_attention.py python_tests/test_decoupled_attention_backward.py)
+  tests+=(python_tests/test_integer_ops.py python_tests/test_emulation_rans.py)
   [ -z "$DRY_RUN" ] || tests=(python_tests/test_framing.py)
   program=$(tool compute-sanitizer) || return "$NOT_HERE"
   export PYTORCH_NO_CUDA_MEMORY_CACHING=1 # else it sees few large allocations, and nothing that leaves a tensor

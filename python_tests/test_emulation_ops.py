@@ -26,7 +26,9 @@ EXCEPTIONS: dict[str, str] = {}
 
 def calls():
     """A call of every operator that has a CUDA kernel; together they launch all kernels."""
-    yield "decoupled_attention", attention_cases.arguments((1, 3, 5, 6))
+    maps = attention_cases.arguments((1, 3, 5, 6))
+    yield "decoupled_attention", maps
+    yield "decoupled_attention_backward", (maps[1], *maps)
     for name in sorted({name for name, _ in integer_cases.cases()}):
         yield name, filled(name, next(given for case, given in integer_cases.cases() if case == name))
     for operator in cuda_cases.OPERATORS:

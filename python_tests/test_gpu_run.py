@@ -174,7 +174,8 @@ def test_the_tests_below_a_sanitizer_are_there(called):
     )
     assert done.returncode == 0, done.stdout
     kernels = ["layer_norm2d", "depthwise_gram", "gelu_gate", "gated_depthwise_conv3x3"]
-    for name in [*kernels, "test_decoupled_attention", "test_integer_ops", "test_emulation_rans"]:
+    attention = ["test_decoupled_attention.py", "test_decoupled_attention_backward.py"]
+    for name in [*kernels, *attention, "test_integer_ops", "test_emulation_rans"]:
         assert name in done.stdout
 
 

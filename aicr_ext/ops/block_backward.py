@@ -163,7 +163,7 @@ def spatial_attention_backward(
 
     up = rows(grad.to(low))
     grad_gated, grad_out = pointwise_backward(up, rows(gated), project_out)
-    native = has_kernel(x.device.type, cuda=False)
+    native = has_kernel(x.device.type)
     backward = torch.ops.aicr_ext.decoupled_attention_backward if native else decoupled_attention_backward_reference
     grad_attn, grad_value, grad_row, grad_col = backward(as_map(grad_gated, x), attn, value, row, col)
     grad_attn, grad_value = rows(grad_attn), rows(grad_value)

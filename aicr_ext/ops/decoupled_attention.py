@@ -36,10 +36,10 @@ def decoupled_attention(attn: Tensor, value: Tensor, weight_row: Tensor, weight_
         (B, C, H, W) in the dtype and the memory layout of ``attn``. Sums are in float32 (float64 for
         float64), and each element is rounded to the dtype once; the intermediate maps are not.
 
-    Differentiable in all four arguments; the backward pass computes the intermediate maps again: in one native
-    pass on the CPU, in plain torch elsewhere and where the gradients are to be differentiated again. Autocast
-    changes nothing: the operator runs in the dtype its feature maps come in, which after a convolution under
-    autocast is the lower one, and float32 weights may stay as they are.
+    Differentiable in all four arguments; the backward pass computes the intermediate maps again, in one native
+    pass, or in plain torch where the gradients are to be differentiated again. Autocast changes nothing: the
+    operator runs in the dtype its feature maps come in, which after a convolution under autocast is the lower
+    one, and float32 weights may stay as they are.
 
     Where the native library is not loaded, or a device has no kernel, the result is that of
     :func:`aicr_ext.ops.reference.decoupled_attention_reference`.
@@ -78,7 +78,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     attn = saved[0]
     arguments = (grad, *saved)
     # Gradients that are differentiated again have to consist of operations that have derivatives.
-    if torch.is_grad_enabled() or not has_kernel(attn.device.type, cuda=False):
+    if torch.is_grad_enabled() or not has_kernel(attn.device.type):
         return decoupled_attention_backward_reference(*arguments, needs=ctx.needs_input_grad)
     gradients = torch.ops.aicr_ext.decoupled_attention_backward(*arguments)
     return tuple(

@@ -11,6 +11,7 @@
 
 AICR_CUDA_KERNELS(library) {
   library.impl("decoupled_attention", TORCH_BOX(&aicr::decoupled_attention_cuda));
+  library.impl("decoupled_attention_backward", TORCH_BOX(&aicr::decoupled_attention_backward_cuda));
   library.impl("depthwise_gram", TORCH_BOX(&aicr::depthwise_gram_cuda));
   library.impl("fold_channel_attention", TORCH_BOX(&aicr::fold_channel_attention_cuda));
   library.impl("gated_depthwise_conv3x3", TORCH_BOX(&aicr::gated_depthwise_conv3x3_cuda));
