@@ -176,8 +176,8 @@ __global__ void __launch_bounds__(kThreads)
       delayed[kGrad][slot][thread] = grad;
       product = grad * to_float(row.value);
     }
-    // One barrier is enough: a line is written again two rows on, after a barrier that all readers have
-    // reached.
+    // One barrier is enough: a line of s is written again two rows on, and one of a later still, after a
+    // barrier that all readers have reached.
     __syncthreads();
     const int done = h - R - 1;
     if (done >= top && owned) {
@@ -217,7 +217,7 @@ __global__ void __launch_bounds__(kThreads)
       float through = 0.0f;
 #pragma unroll
       for (int k = 0; k < K; ++k) through += weight_col[k] * products[K - 1 - k];
-      passed[centre & 1][thread] = active ? through * delayed[kRowSlope][after][thread] : 0.0f;
+      passed[centre & 1][thread] = through * delayed[kRowSlope][after][thread];  // 0 outside, as u is
       if (owned) {
         float sum = 0.0f;
 #pragma unroll
@@ -232,9 +232,8 @@ __global__ void __launch_bounds__(kThreads)
     slot = next;
   }
 
-  // The sums of the block's columns, in the memory of what waited: [2][K][threads].
+  // The sums of the block's columns, [2][K][threads], where each thread overwrites what waited for itself.
   float* sums = &delayed[0][0][0];
-  __syncthreads();
 #pragma unroll
   for (int k = 0; k < K; ++k) {
     sums[k * kThreads + thread] = sums_row[k];
