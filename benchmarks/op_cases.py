@@ -18,6 +18,7 @@ from aicr_ext.ops import (
     gated_depthwise_conv3x3,
     gelu_gate,
     layer_norm2d,
+    layer_norm_conv1x1,
     pointwise_convolution,
 )
 from aicr_ext.ops import reference as plain
@@ -123,6 +124,16 @@ def pointwise_convolution_case(shape: Shape) -> Case:
     return Case("pointwise_convolution", shape, pointwise_convolution, torch.nn.functional.conv2d, sizes)
 
 
+def layer_norm_conv1x1_case(shape: Shape) -> Case:
+    sizes = (shape, (shape[1],), (3 * shape[1], shape[1], 1, 1))
+
+    def reference(x: Tensor, norm_weight: Tensor, weight: Tensor) -> Tensor:
+        rest = (None, weight, None, None, None, False, 1e-5)
+        return plain.layer_norm_conv1x1_reference(x, norm_weight, *rest)[0]
+
+    return Case("layer_norm_conv1x1", shape, layer_norm_conv1x1, reference, sizes)
+
+
 def block(op: str, shape: Shape, sizes: tuple[tuple[int, ...] | None, ...], *options: Any) -> Case:
     """A block as functions of its tensors, with AICR's norm, residual and biases."""
     composed, defined = {
@@ -176,6 +187,7 @@ CASES = [
 CUDA_CASES = [
     *(depthwise_gram_case((b, 2 * c, h, w)) for b, c, h, w in SHAPES),
     *(fold_channel_attention_case(c) for _, c, _, _ in SHAPES),
+    *map(layer_norm_conv1x1_case, SHAPES),
 ]
 #: One small shape of every operator.
 _SMALL: Shape = (1, 32, 24, 40)

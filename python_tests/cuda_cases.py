@@ -70,6 +70,19 @@ def depthwise_arguments(shape, last, with_bias):
     return draw(*shape), draw(shape[1], 1, 3, 3), draw(shape[1], seed=1) if with_bias else None, last
 
 
+def projected_arguments(shape, outputs, second, with_bias):
+    """For layer_norm_conv1x1: outputs of both convolutions (0: there is no second), and with all biases or none."""
+    c, norm = shape[1], layer_norm2d_arguments(shape, with_bias, with_bias)
+
+    def projection(count, seed):
+        if not count:
+            return None, None
+        weight = draw(count, c, 1, 1, seed=seed) * max(c, 1) ** -0.5
+        return weight, draw(count, seed=seed) if with_bias else None
+
+    return (*norm[:3], *projection(outputs, 2), *projection(second, 3), *norm[3:])
+
+
 # Vectors that fill a part of a warp, a warp and more; more channels than registers hold; partly filled warps.
 NORMS = [
     (1, 1, 1, 1),
@@ -81,6 +94,9 @@ NORMS = [
     (1, 600, 5, 9),
     (1, 1056, 1, 3),
 ]
+# Channels that fill steps of the product and not, of one piece of weights and of several, up to the most; tiles of
+# pixels of more than one picture; outputs of one tile and of several, in vectors and not, shared by blocks.
+PROJECTED = [(1, 1, 1, 1), (3, 5, 9, 1), (2, 1, 33, 17), (3, 24, 7, 8), (2, 72, 6, 24), (1, 136, 5, 8), (1, 384, 3, 11)]
 GATES = [(1, 2, 1, 1), (3, 10, 9, 1), (2, 2, 33, 17), (1, 64, 5, 7)]
 OPERATORS = [
     Operator(
@@ -127,6 +143,14 @@ OPERATORS = [
         [(1, False), (2, True)],
         lambda shape, groups, with_bias: depthwise_arguments(shape, 1 if shape[1] // 2 % 2 else groups, with_bias),
         reference.depthwise_gram_reference,
+        exact=False,
+    ),
+    Operator(
+        "layer_norm_conv1x1",
+        PROJECTED,
+        [(40, 0, False), (3, 5, True), (72, 136, True)],
+        projected_arguments,
+        reference.layer_norm_conv1x1_reference,
         exact=False,
     ),
 ]

@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import aicr_ext
-from aicr_ext import _native
+from aicr_ext import _native, ops
 from aicr_ext.codec.checkpoint import untrained
 from aicr_ext.model.aicr import AICR, checkerboard
 from aicr_ext.model.config import CONFIGS, get_config
@@ -173,7 +173,7 @@ def test_layer_norm_does_not_subtract_the_mean():
     x = torch.randn(1, 8, 3, 3) + 5
     weight = torch.rand(8)
     expected = x / (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt() * weight[:, None, None]
-    torch.testing.assert_close(blocks.layer_norm2d(x, weight), expected)
+    torch.testing.assert_close(ops.layer_norm2d(x, weight), expected)
 
 
 def test_channel_attention_matches_the_unfolded_definition():
@@ -184,7 +184,7 @@ def test_channel_attention_matches_the_unfolded_definition():
     norm, qkv = torch.rand(c).double(), torch.randn(3 * c, c, 1, 1).double()
     depthwise, temperature = torch.randn(3 * c, 1, 3, 3).double(), torch.tensor([0.7, 1.9]).double()
     out = torch.randn(c, c, 1, 1).double()
-    t = torch.nn.functional.conv2d(blocks.layer_norm2d(x, norm), qkv)
+    t = torch.nn.functional.conv2d(ops.layer_norm2d(x, norm), qkv)
     t = torch.nn.functional.conv2d(t, depthwise, padding=1, groups=3 * c)
     q, k, v = t.reshape(b, 3, groups, c // groups, h * w).unbind(1)
     q, k = torch.nn.functional.normalize(q, dim=-1), torch.nn.functional.normalize(k, dim=-1)

@@ -17,6 +17,7 @@ from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
 from aicr_ext.ops.gelu import gelu
 from aicr_ext.ops.gelu_gate import gelu_gate
 from aicr_ext.ops.layer_norm2d import layer_norm2d
+from aicr_ext.ops.layer_norm_conv1x1 import layer_norm_conv1x1, layer_norm_conv1x1_pair
 from aicr_ext.ops.pointwise import pointwise_convolution
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "gelu",
     "gelu_gate",
     "layer_norm2d",
+    "layer_norm_conv1x1",
+    "layer_norm_conv1x1_pair",
     "pointwise_convolution",
     "spatial_attention",
     "steady_convolution",

@@ -14,7 +14,7 @@ functions pass autocast's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from aicr_ext.ops.depthwise_gram import depthwise_gram
 from aicr_ext.ops.fold_channel_attention import fold_channel_attention
 from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
 from aicr_ext.ops.kernels import has_kernel
-from aicr_ext.ops.layer_norm2d import layer_norm2d
+from aicr_ext.ops.layer_norm_conv1x1 import layer_norm_conv1x1, layer_norm_conv1x1_pair
 from aicr_ext.ops.pointwise import is_traced, pointwise_convolution
 from aicr_ext.ops.strips import can_be_written_to, over_strips, strips
 
@@ -155,18 +155,24 @@ def composed_transposed_attention(
         None if t is None else t.to(low) for t in (qkv, qkv_bias, qkv_dwconv, qkv_dwconv_bias)
     )
 
-    def project(block: Tensor, keep: slice, part: slice) -> Tensor:
-        t = normed(block, norm, norm_bias, subtract_mean, eps).to(low)
-        t = pointwise_convolution(t, qkv[part], _part(qkv_bias, part))
+    arguments_of_norm = (norm, norm_bias, subtract_mean, eps)
+
+    def projections(part: slice) -> Projection:
+        return qkv[part], None if qkv_bias is None else qkv_bias[part]
+
+    def project(block: Tensor, keep: slice, part: slice, t: Tensor | None = None) -> Tensor:
+        if t is None:
+            (t,) = project_norm(block, *arguments_of_norm, low, projections(part))
         if qkv_dwconv is not None:
-            t = F.conv2d(t, qkv_dwconv[part], _part(qkv_dwconv_bias, part), padding=1, groups=t.shape[1])
+            bias = None if qkv_dwconv_bias is None else qkv_dwconv_bias[part]
+            t = F.conv2d(t, qkv_dwconv[part], bias, padding=1, groups=t.shape[1])
         return t[:, :, keep]
 
     def pixels(t: Tensor) -> Tensor:
         return t.permute(0, 2, 3, 1).flatten(1, 2)
 
     def value_branch(block: Tensor, keep: slice) -> Tensor:
-        v = project(block, keep, slice(2 * c, 3 * c))
+        v = project(block, keep, slice(2 * c, 3 * c), values)
         bias = None if project_out_bias is None else project_out_bias.to(low)
         if not is_traced(x) and x.device.type == "cpu" and len(x) and not torch.is_grad_enabled():
             # the same bits for any number of threads, which products of few rows do not have
@@ -192,11 +198,12 @@ def composed_transposed_attention(
             ]
         return [sum(parts[1:], parts[0]) for parts in zip(*sums, strict=True)]
 
+    values = None  # projected already, of the whole map
     if context is None and qkv_dwconv is not None and scale is None and has_channel_kernels(x):
-        both = slice(0, 2 * c)
-        seen = normed(x, norm, norm_bias, subtract_mean, eps).to(low)
-        qk = pointwise_convolution(seen, qkv[both], _part(qkv_bias, both))
-        scores = depthwise_gram(qk, qkv_dwconv[both], _part(qkv_dwconv_bias, both), groups=groups)
+        both, last = slice(0, 2 * c), slice(2 * c, 3 * c)
+        qk, values = project_norm(x, *arguments_of_norm, low, projections(both), projections(last))
+        bias = None if qkv_dwconv_bias is None else qkv_dwconv_bias[both]
+        scores = depthwise_gram(qk, qkv_dwconv[both], bias, groups=groups)
         factors = scores[0].new_ones(groups) if temperature is None else temperature
         folded = fold_channel_attention(*scores, factors, project_out)
     else:
@@ -209,12 +216,41 @@ def composed_transposed_attention(
 
 
 def has_channel_kernels(x: Tensor) -> bool:
-    """Whether depthwise_gram and fold_channel_attention run natively on x; on the CPU strips in the cache do better."""
+    """Whether operators that have no CPU kernel run natively on x; on the CPU strips in the cache do better."""
     return x.device.type == "cuda" and has_kernel("cuda") and x.dtype != torch.float64
 
 
-def _part(bias: Tensor | None, part: slice) -> Tensor | None:
-    return None if bias is None else bias[part]
+def project_norm(
+    x: Tensor,
+    norm: Tensor | None,
+    norm_bias: Tensor | None,
+    subtract_mean: bool,
+    eps: float,
+    low: torch.dtype,
+    *projections: Projection,
+) -> Sequence[Tensor]:
+    """One or two 1x1 convolutions of the norm of x, in the dtype ``low``; of x itself where there is no norm."""
+    if norm is not None and fuses_norm(x, low):
+        options: dict[str, Any] = {"norm_bias": norm_bias, "subtract_mean": subtract_mean, "eps": eps}
+        if len(projections) == 2:
+            return layer_norm_conv1x1_pair(x, norm, *projections, **options)
+        return [layer_norm_conv1x1(x, norm, *projections[0], **options)]
+    t = normed(x, norm, norm_bias, subtract_mean, eps).to(low)
+    return [pointwise_convolution(t, *projection) for projection in projections]
+
+
+#: Channels up to which the kernel of norm and convolution is expected to be faster than these two (docs/performance.md).
+_FUSED_CHANNELS = {torch.bfloat16: 256, torch.float16: 256, torch.float32: 32}
+
+
+def fuses_norm(x: Tensor, low: torch.dtype) -> bool:
+    """Whether norm and 1x1 convolution of x are one kernel.
+
+    Not in training: the derivative would compute the norm again, which moves as many bytes as the kernel saves.
+    """
+    if torch.is_grad_enabled() or x.dtype != low or x.shape[1] > _FUSED_CHANNELS.get(low, 0):
+        return False
+    return has_channel_kernels(x)
 
 
 def channel_attention(
@@ -313,9 +349,7 @@ def composed_spatial_attention(
     row, col = fitting(dwconv_row, low), fitting(dwconv_col, low)
 
     def branch(block: Tensor, keep: slice) -> Tensor:
-        t = layer_norm2d(block, norm, eps).to(low)
-        attn = pointwise_convolution(t, *to_attn)
-        value = pointwise_convolution(t, *to_value)
+        attn, value = project_norm(block, norm, None, False, eps, low, to_attn, to_value)
         t = decoupled_attention(attn, value, row, col)[:, :, keep]
         return pointwise_convolution(t, *to_out)
 
@@ -389,8 +423,7 @@ def composed_gated_convolutions(
     dwconv, dwconv_bias = fitting(dwconv, low), None if dwconv_bias is None else fitting(dwconv_bias, low)
 
     def branch(block: Tensor, keep: slice) -> Tensor:
-        t = normed(block, norm, norm_bias, subtract_mean, eps).to(low)
-        t = pointwise_convolution(t, project_in, project_in_bias)
+        (t,) = project_norm(block, norm, norm_bias, subtract_mean, eps, low, (project_in, project_in_bias))
         t = gated_depthwise_conv3x3(t, dwconv, dwconv_bias, activation="gelu" if gelu else None)[:, :, keep]
         return pointwise_convolution(t, project_out, project_out_bias)
 

@@ -28,6 +28,7 @@ __all__ = [
     "gelu_gate_reference",
     "layer_norm2d_backward_reference",
     "layer_norm2d_reference",
+    "layer_norm_conv1x1_reference",
     "spatial_attention_reference",
     "transposed_attention_reference",
 ]
@@ -285,6 +286,33 @@ def layer_norm2d_backward_reference(
     grad_weight = (up * z * rstd).sum((0, 1, 2))
     grad_bias = up.sum((0, 1, 2)) if with_bias else up.new_empty(0)
     return (rstd * grad_x).to(x.dtype).permute(0, 3, 1, 2), grad_weight, grad_bias
+
+
+@outside_autocast
+def layer_norm_conv1x1_reference(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    second_weight: Tensor | None,
+    second_bias: Tensor | None,
+    subtract_mean: bool,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """One or two 1x1 convolutions of the norm of x, the second result empty without a second weight, as
+    :func:`aicr_ext.ops.layer_norm_conv1x1.layer_norm_conv1x1_pair`.
+
+    The weights are taken in the dtype of ``x``.
+    """
+    normed = layer_norm2d_reference(x, norm_weight, eps, bias=norm_bias, subtract_mean=subtract_mean)
+
+    def project(weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        if weight is None:
+            return x.new_empty(0)
+        return F.conv2d(normed, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    return project(weight, bias), project(second_weight, second_bias)
 
 
 def _statistics(pixels: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,11 @@ def _layer_norm2d(shape: Shape, draw: Draw) -> list:
     return [draw(shape), draw((shape[1],)), None, False, 1e-5]
 
 
+def _layer_norm_conv1x1(shape: Shape, draw: Draw) -> list:
+    c = shape[1]
+    return [draw(shape), draw((c,)), None, draw((3 * c, c, 1, 1)), None, None, None, False, 1e-5]
+
+
 def _transposed_attention(shape: Shape, draw: Draw) -> list:
     c = shape[1]
     norm, projections = [draw((c,)), None], [draw((3 * c, c, 1, 1)), None, draw((3 * c, 1, 3, 3)), None]
@@ -82,6 +87,7 @@ CASES: dict[str, Callable[[Shape, Draw], list]] = {
     "gated_depthwise_conv3x3": _gated_depthwise_conv3x3,
     "gelu_gate": _gelu_gate,
     "layer_norm2d": _layer_norm2d,
+    "layer_norm_conv1x1": _layer_norm_conv1x1,
     "spatial_attention": _spatial_attention,
     "transposed_attention": _transposed_attention,
 }

@@ -7,6 +7,7 @@
 #include "cuda/gelu_gate.hpp"
 #include "cuda/integer_ops.hpp"
 #include "cuda/layer_norm2d.hpp"
+#include "cuda/layer_norm_conv1x1.hpp"
 #include "cuda/rans_ops.hpp"
 
 AICR_CUDA_KERNELS(library) {
@@ -24,6 +25,7 @@ AICR_CUDA_KERNELS(library) {
   library.impl("integer_sum", TORCH_BOX(&aicr::integer_sum_cuda));
   library.impl("layer_norm2d", TORCH_BOX(&aicr::layer_norm2d_cuda));
   library.impl("layer_norm2d_backward", TORCH_BOX(&aicr::layer_norm2d_backward_cuda));
+  library.impl("layer_norm_conv1x1", TORCH_BOX(&aicr::layer_norm_conv1x1_cuda));
   library.impl("rans_decode_begin", TORCH_BOX(&aicr::rans_decode_begin_cuda));
   library.impl("rans_decode_end", TORCH_BOX(&aicr::rans_decode_end_cuda));
   library.impl("rans_decode_step", TORCH_BOX(&aicr::rans_decode_step_cuda));

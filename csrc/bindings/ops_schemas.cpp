@@ -34,6 +34,10 @@ AICR_SCHEMAS(library) {
       "layer_norm2d_backward(Tensor grad, Tensor x, Tensor weight, bool with_bias, bool subtract_mean, float "
       "eps)"
       " -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "layer_norm_conv1x1(Tensor x, Tensor norm_weight, Tensor? norm_bias, Tensor weight, Tensor? bias, "
+      "Tensor? second_weight, Tensor? second_bias, bool subtract_mean, float eps)"
+      " -> (Tensor, Tensor)");
   library.def("rans_decode_begin(Tensor data, Tensor ends) -> Tensor");
   library.def("rans_decode_end(Tensor state, Tensor data) -> Tensor");
   library.def(

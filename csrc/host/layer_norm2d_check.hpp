@@ -12,10 +12,7 @@ namespace aicr {
 
 inline void check_layer_norm2d_weight(const char* name, const torch::stable::Tensor& x,
                                       const torch::stable::Tensor& weight) {
-  STD_TORCH_CHECK(weight.dim() == 1 && weight.size(0) == x.size(1), "layer_norm2d: ", name,
-                  " must have the shape (", x.size(1), ",), got ", weight.dim(), " dimension(s)",
-                  weight.dim() == 1 ? " of another size" : "");
-  check_weight_dtype_and_device("layer_norm2d", name, weight, "x", x);
+  check_vector("layer_norm2d", name, weight, x.size(1), "x", x);
 }
 
 inline void check_layer_norm2d(const torch::stable::Tensor& x, const torch::stable::Tensor& weight,

@@ -34,4 +34,12 @@ inline void check_weight_dtype_and_device(const char* op, const char* name,
   STD_TORCH_CHECK(weight.device() == maps.device(), op, ": ", name, " must be on the device of ", as);
 }
 
+// A weight of one dimension.
+inline void check_vector(const char* op, const char* name, const torch::stable::Tensor& vector, int64_t size,
+                         const char* as, const torch::stable::Tensor& maps) {
+  STD_TORCH_CHECK(vector.dim() == 1 && vector.size(0) == size, op, ": ", name, " must have the shape (", size,
+                  ",), got ", vector.dim(), " dimension(s)", vector.dim() == 1 ? " of another size" : "");
+  check_weight_dtype_and_device(op, name, vector, as, maps);
+}
+
 }  // namespace aicr
