@@ -260,7 +260,7 @@ do_bench_compiled() {
 
 do_ncu() {
   local program operator call=(--shape 1x64x128x192 --dtype bfloat16 --device "$DEVICE" --repeat 8) report code
-  local kernels="decoupled_attention|depthwise_gram|fold_channel|gated_depthwise|gelu_gate|layer_norm2d"
+  local kernels="decoupled_attention|depthwise_gram|fold_channel|gated_depthwise|gelu_gate|layer_norm2d|layer_norm_conv1x1"
   [ -z "$DRY_RUN" ] || call=(--shape 1x8x6x5 --repeat 1)
   program=$(tool ncu) || return "$NOT_HERE"
   for operator in transposed_attention spatial_attention gated_convolutions gelu_gate; do

@@ -98,6 +98,8 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        if func._schema.name == "aten::convolution":  # by weights that are channels-last, as cuDNN gives it
+            result = torch.empty_like(result, memory_format=torch.channels_last)
         if not func.is_view and func._schema.name != "aten::_unsafe_view":
             self._note(func, args, kwargs, result)
         return result

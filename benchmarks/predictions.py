@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -30,7 +31,9 @@ KERNELS = (
     "fold_channel_attention",
     "gated_depthwise_conv3x3",
     "layer_norm2d",
+    "layer_norm_conv1x1",
 )
+KINDS = ("our kernels", "convolutions, products", "pixel shuffles", "casts, sums, others")
 STREAMS = (1, 16, 256, 4096, 16384)
 #: Measurements, once there are any.
 MEASURED = Path(__file__).parent / "results" / "h200"
@@ -54,6 +57,21 @@ ISSUED, RESIDENT = 2.0, 32
 Row = dict[str, object]
 
 
+@cache
+def calls_of(model: str, precision: str, batch: int = 1) -> dict[str, list[NetworkCall]]:
+    """The calls for pictures of :data:`SIZE`, by part of the network."""
+    return network_calls(model, *SIZE, precision, batch)
+
+
+def coding(model: str, precision: str, batch: int) -> dict[str, list[NetworkCall]]:
+    """Those of each way to code."""
+    parts = calls_of(model, precision, batch)
+    return {
+        "encode": [*parts["analysis"], *parts["hyper analysis"], *parts["entropy networks"]],
+        "decode": [*parts["entropy networks"], *parts["synthesis"]],
+    }
+
+
 def operation_seconds(call: NetworkCall, tensor: float = TENSOR, units: float = FLOAT32) -> float:
     """The least time for a call's operations: tensor cores compute products of 16-bit maps, other units the rest."""
     if call.dtype == "int16":
@@ -65,7 +83,8 @@ def operation_seconds(call: NetworkCall, tensor: float = TENSOR, units: float = 
         taps = 2 * 9 * batch * channels * height * width
         return max(taps / units, (call.flops - taps) / tensor)
     depthwise = call.name == "aten::convolution" and call.shapes[1][1] == 1
-    return call.flops / (tensor if call.name.startswith("aten::") and not depthwise else units)
+    products = call.name == "aicr_ext::layer_norm_conv1x1" or (call.name.startswith("aten::") and not depthwise)
+    return call.flops / (tensor if products else units)
 
 
 def floor(call: NetworkCall) -> float:
@@ -80,18 +99,25 @@ def expected(call: NetworkCall, launch: float) -> float:
     return busy + launches * launch
 
 
+def shape_of(call: NetworkCall) -> str:
+    """What a call of a kernel is told by: its map, and how many channels a convolution makes of it."""
+    shape = "x".join(map(str, call.shapes[0]))
+    if call.name != "aicr_ext::layer_norm_conv1x1":
+        return shape
+    return f"{shape} to {sum(weight[0] for weight in call.shapes[1:] if len(weight) == 4)}"
+
+
 def kernel_calls() -> dict[tuple[str, str], tuple[str, dict[str, NetworkCall]]]:
-    """Our kernels as the networks call them: by name and shape, the model, and the call in each precision."""
+    """Our kernels as the networks call them: by name and shape, the model, and the call in each precision, if any."""
     found: dict[tuple[str, str], tuple[str, dict[str, NetworkCall]]] = {}
     for model in MODELS:
         for precision in PRECISIONS:
-            parts = network_calls(model, *SIZE, precision)
+            parts = calls_of(model, precision)
             for call in [*parts["analysis"], *parts["synthesis"]]:
                 space, _, name = call.name.partition("::")
                 if space != "aicr_ext":
                     continue
-                shape = "x".join(map(str, call.shapes[0]))
-                _, calls = found.setdefault((name, shape), (model, {}))
+                _, calls = found.setdefault((name, shape_of(call)), (model, {}))
                 # Between a quality scale and the next convolution maps are float32 also under autocast.
                 if precision not in calls or (call.dtype == precision != calls[precision].dtype):
                     calls[precision] = call
@@ -105,12 +131,12 @@ def kernel_rows(measured: Path) -> list[Row]:
     for (name, shape), (model, calls) in kernel_calls().items():
         row: Row = {"kernel": name, "map": shape, "model": model}
         for precision in PRECISIONS:
-            call, short = calls[precision], {"bfloat16": "bf16", "float32": "f32"}[precision]
-            row[f"{short} MB"] = call.bytes / 1e6
+            call, short = calls.get(precision), {"bfloat16": "bf16", "float32": "f32"}[precision]
+            row[f"{short} MB"] = call.bytes / 1e6 if call else None
             if precision == "bfloat16":
-                row["MFLOP"] = call.flops / 1e6 or None
-            row[f"{short} floor us"] = 1e6 * floor(call)
-            row[f"{short} expected us"] = 1e6 * expected(call, LAUNCH)
+                row["MFLOP"] = next(iter(calls.values())).flops / 1e6 or None
+            row[f"{short} floor us"] = 1e6 * floor(call) if call else None
+            row[f"{short} expected us"] = 1e6 * expected(call, LAUNCH) if call else None
             row[f"{short} measured us"] = times.get((name, shape, precision))
         rows.append(row)
     return rows
@@ -157,12 +183,7 @@ def codec_rows(measured: Path) -> list[Row]:
         symbols = cells * (config.latent + config.hyper / 16)
         for precision in PRECISIONS:
             for batch in BATCHES:
-                parts = network_calls(model, *SIZE, precision, batch)
-                for way, names in (
-                    ("encode", ("analysis", "hyper analysis", "entropy networks")),
-                    ("decode", ("entropy networks", "synthesis")),
-                ):
-                    calls = [call for name in names for call in parts[name]]
+                for way, calls in coding(model, precision, batch).items():
                     coder = batch * symbols / coder_rate(batch, way)
                     graph = sum(expected(call, NODE) for call in calls)
                     eager = max(len(calls) * QUEUE, sum(expected(call, LAUNCH) for call in calls))
@@ -175,6 +196,34 @@ def codec_rows(measured: Path) -> list[Row]:
                         row[f"{name}expected ms"] = 1e3 * (seconds + coder)
                         row[f"{name}measured ms"] = 1e3 * float(one[f"{way} s"]) if one else None
                     rows.append(row)
+    return rows
+
+
+def kind_of(call: NetworkCall) -> str:
+    """What a call is for, roughly."""
+    space, _, name = call.name.partition("::")
+    if space == "aicr_ext":
+        return "our kernels"
+    if name in ("convolution", "mkldnn_convolution", "bmm", "mm", "addmm"):
+        return "convolutions, products"
+    # A shuffle is a copy of a map whose channels and neighbouring pixels have axes of their own.
+    if "shuffle" in name or (name == "clone" and len(call.shapes[0]) == 6):
+        return "pixel shuffles"
+    return "casts, sums, others"
+
+
+def share_rows() -> list[Row]:
+    """Percent of the time that the networks should take, by what it is for; the coder and Python are not in it."""
+    rows = []
+    for model in MODELS:
+        for precision in PRECISIONS:
+            for batch in BATCHES:
+                for way, calls in coding(model, precision, batch).items():
+                    seconds = dict.fromkeys(KINDS, 0.0)
+                    for call in calls:
+                        seconds[kind_of(call)] += expected(call, LAUNCH)
+                    row: Row = {"model": model, "precision": precision, "batch": batch, "way": way}
+                    rows.append(row | {f"{kind} %": 100 * s / sum(seconds.values()) for kind, s in seconds.items()})
     return rows
 
 
@@ -215,8 +264,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.device:
         print(as_lines(measure_kernels(options.kernels, options.device, options.seconds, options.csv)))
         return
-    for title, rows in (("Kernels", kernel_rows), ("Codec", codec_rows), ("Coder", coder_rows)):
-        print(f"## {title}\n\n{as_lines(rows(options.measured))}\n")
+    tables = {
+        "Kernels": kernel_rows(options.measured),
+        "Codec": codec_rows(options.measured),
+        "Shares": share_rows(),
+        "Coder": coder_rows(options.measured),
+    }
+    for title, rows in tables.items():
+        print(f"## {title}\n\n{as_lines(rows)}\n")
 
 
 if __name__ == "__main__":

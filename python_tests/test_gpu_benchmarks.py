@@ -163,7 +163,7 @@ def test_the_calls_are_those_of_the_network(calls):
     ours = [call for call in calls["synthesis"] if call.name.startswith("aicr_ext::")]
     names = [call.name.removeprefix("aicr_ext::") for call in ours]
     assert {name: names.count(name) for name in names} == {
-        "layer_norm2d": 20,  # the channel attention has its norm twice
+        "layer_norm_conv1x1": 15,
         "depthwise_gram": 5,
         "fold_channel_attention": 5,
         "decoupled_attention": 5,
@@ -174,6 +174,8 @@ def test_the_calls_are_those_of_the_network(calls):
     assert gate.dtype == "bfloat16"
     assert gate.bytes == 2 * (768 + 384) * 32 + 4 * 768 * 9  # weights stay float32
     assert gate.flops == 2 * 9 * 768 * 32
+    maps = [call.arguments[0] for call in ours if not call.name.endswith("fold_channel_attention")]
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in maps)
     attention = next(call for call in ours if call.name.endswith("decoupled_attention"))
     assert attention.bytes == 2 * 3 * 192 * 32 + 4 * 2 * 192 * 5  # two maps of one shape are two maps
     convolutions = [call for call in calls["analysis"] if call.name == "aten::convolution"]
@@ -214,6 +216,9 @@ def test_floors_and_expectations():
     assert predictions.floor(depthwise) == pytest.approx(1e-6)
     assert predictions.floor(call_of("aten::bmm", "float32", [(1, 2, 2)], 0, 67_000_000)) == pytest.approx(1e-6)
     assert predictions.floor(call_of("aten::add", "int16", [(1, 2)], 0, 67_000_000)) == pytest.approx(2e-6)
+    projected = call_of("aicr_ext::layer_norm_conv1x1", "bfloat16", [(1, 8, 4, 4), (8,), (6, 8, 1, 1)], 0, 989_000_000)
+    assert predictions.floor(projected) == pytest.approx(1e-6)
+    assert predictions.shape_of(projected) == "1x8x4x4 to 6"
     taps = 18 * 8 * 4 * 4
     gram = call_of("aicr_ext::depthwise_gram", "bfloat16", [(1, 8, 4, 4)], 0, taps + 989_000_000)
     assert predictions.floor(gram) == pytest.approx(1e-6)
@@ -231,7 +236,7 @@ def test_the_page_has_the_tables_that_the_script_prints(capsys):
     printed = capsys.readouterr().out
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     tables = [part for part in printed.split("\n\n") if part.startswith("|")]
-    assert len(tables) == 3
+    assert len(tables) == 4
     for table in tables:
         assert table.strip() in page, "docs/performance.md: paste what python -m benchmarks.predictions prints"
 

@@ -118,12 +118,26 @@ def _is_watched(network: nn.Module) -> bool:
     return bool(nn.modules.module._global_forward_hooks) or any(m._forward_hooks for m in network.modules())
 
 
+class PixelShuffle(nn.PixelShuffle):
+    """:class:`torch.nn.PixelShuffle` in the memory layout of the map; see :func:`aicr_ext.ops.pixel_shuffle`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.pixel_shuffle(x, self.upscale_factor)
+
+
+class PixelUnshuffle(nn.PixelUnshuffle):
+    """:class:`torch.nn.PixelUnshuffle`, likewise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.pixel_unshuffle(x, self.downscale_factor)
+
+
 def _downsample(cin: int, cout: int) -> nn.Sequential:
-    return nn.Sequential(SteadyConv2d(cin, cout // 4, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
+    return nn.Sequential(SteadyConv2d(cin, cout // 4, 3, padding=1, bias=False), PixelUnshuffle(2))
 
 
 def _upsample(cin: int, cout: int) -> nn.Sequential:
-    return nn.Sequential(SteadyConv2d(cin, cout * 4, 3, padding=1, bias=False), nn.PixelShuffle(2))
+    return nn.Sequential(SteadyConv2d(cin, cout * 4, 3, padding=1, bias=False), PixelShuffle(2))
 
 
 def _rate_scale(config: ModelConfig, ends: tuple[float, float]) -> RateScale:
@@ -139,7 +153,7 @@ class Analysis(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         widths = config.pyramid
-        shuffle = [nn.PixelUnshuffle(config.stem)] if config.stem > 1 else []
+        shuffle = [PixelUnshuffle(config.stem)] if config.stem > 1 else []
         self.tone = ToneField() if config.tone_field else None
         self.stem = nn.Sequential(*shuffle, SteadyConv2d(3 * config.stem**2, widths[0], 3, padding=1))
         self.stages = nn.ModuleList(_stage(config, i) for i in range(len(config.widths)))
@@ -169,7 +183,7 @@ class Analysis(nn.Module):
                 h = h * scale
         y = self.head(h).float()
         if self.linear is not None:
-            y = (y + linear_float32(self.linear, F.pixel_unshuffle(x, 16))) * scale
+            y = (y + linear_float32(self.linear, ops.pixel_unshuffle(x, 16))) * scale
         if taps is not None:
             taps.append(y)
         return y
@@ -187,7 +201,7 @@ class Synthesis(nn.Module):
         if len(ups) < len(stages):
             ups.insert(0, nn.Identity())  # the first stage is at 1/16 already
         self.ups, self.stages = nn.ModuleList(ups), nn.ModuleList(stages)
-        shuffle = [nn.PixelShuffle(config.stem)] if config.stem > 1 else []
+        shuffle = [PixelShuffle(config.stem)] if config.stem > 1 else []
         self.tail = nn.Sequential(SteadyConv2d(widths[-1], 3 * config.stem**2, 3, padding=1), *shuffle)
         if config.linear_shortcut:
             low, high = config.lambdas
@@ -208,5 +222,5 @@ class Synthesis(nn.Module):
                 h = h * scale
         x = self.tail(h).float()
         if self.linear is not None:
-            x = x + F.pixel_shuffle(linear_float32(self.linear, y_hat), 16)
+            x = x + ops.pixel_shuffle(linear_float32(self.linear, y_hat), 16)
         return x

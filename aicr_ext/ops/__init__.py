@@ -18,6 +18,7 @@ from aicr_ext.ops.gelu import gelu
 from aicr_ext.ops.gelu_gate import gelu_gate
 from aicr_ext.ops.layer_norm2d import layer_norm2d
 from aicr_ext.ops.layer_norm_conv1x1 import layer_norm_conv1x1, layer_norm_conv1x1_pair
+from aicr_ext.ops.pixel_shuffle import pixel_shuffle, pixel_unshuffle
 from aicr_ext.ops.pointwise import pointwise_convolution
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "layer_norm2d",
     "layer_norm_conv1x1",
     "layer_norm_conv1x1_pair",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "pointwise_convolution",
     "spatial_attention",
     "steady_convolution",

@@ -239,14 +239,15 @@ def project_norm(
     return [pointwise_convolution(t, *projection) for projection in projections]
 
 
-#: Channels up to which the kernel of norm and convolution is expected to be faster than these two (docs/performance.md).
+#: Channels up to which the kernel of norm and convolution should be faster than these two (docs/performance.md).
 _FUSED_CHANNELS = {torch.bfloat16: 256, torch.float16: 256, torch.float32: 32}
 
 
 def fuses_norm(x: Tensor, low: torch.dtype) -> bool:
     """Whether norm and 1x1 convolution of x are one kernel.
 
-    Not in training: the derivative would compute the norm again, which moves as many bytes as the kernel saves.
+    Not where gradients are recorded: the derivative would compute the norm again, which moves as many bytes as the
+    kernel saves.
     """
     if torch.is_grad_enabled() or x.dtype != low or x.shape[1] > _FUSED_CHANNELS.get(low, 0):
         return False

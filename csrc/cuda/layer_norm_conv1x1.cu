@@ -4,14 +4,14 @@
 //
 // Layout: channels-last, or as planes (NCHW); pixels lie in shared memory as they do in x.
 //
-// Tile: a block has 128, 64 or (float32) 32 pixels with all their channels. It copies them to shared memory,
-// normalises them there, and then walks over tiles of 64 outputs (float32 128), whose weights come in pieces
-// of 128 bytes of channels, each copied while the one before is multiplied (tile_product.cuh). Where there
-// are few pixels several blocks share a tile of them and divide its outputs.
+// Tile: a block has 128 or 64 pixels (float32 64 or 32) with all their channels. It copies them to shared
+// memory, normalises them there, and then walks over tiles of 64 outputs (float32 128), whose weights come in
+// pieces of 128 bytes of channels, each copied while the one before is multiplied (tile_product.cuh). Where
+// there are few pixels several blocks share a tile of them and divide its outputs.
 //
 // Shared: pixels, two pieces of weights, the weights of the norm, as planes 1 to 4 KiB of sums: with 64
 // channels and 128 pixels of a 16-bit type 36.5 KiB, with 384 channels and 64 pixels 70 KiB, never more than
-// 97 KiB.
+// 94 KiB.
 //
 // Memory: x read once, out written once; x again from the second cache by blocks that share its tile, and
 // the weights once per block. 2 FLOP per channel and output of a pixel, 8 per element of x.
@@ -221,17 +221,18 @@ __device__ __forceinline__ void store_outputs(const LayerNormConv1x1Cuda& a, con
                                               const Task<P, kPlanes>& task, const OutputTile& of,
                                               const TileProduct<T, P, kPlanes>& product) {
   constexpr int V = kVectorBytes / sizeof(T);
-  T* out = static_cast<T*>(of.projection.out);
-  product.each(static_cast<int>(threadIdx.x), [&](int pixel, int row, const float (&values)[V]) {
-    const int output = of.output + row;
-    if (pixel >= task.pixels || output >= of.outputs) return;
-    T* to = out + (kPlanes ? (task.picture * of.outputs + output) * a.pixels + task.pixel + pixel
-                           : (task.pixel + pixel) * of.outputs + output);
+  const int outputs_left = of.outputs - of.output;
+  T* out = static_cast<T*>(of.projection.out) +
+           (kPlanes ? (task.picture * of.outputs + of.output) * a.pixels + task.pixel
+                    : task.pixel * of.outputs + of.output);
+  product.each(static_cast<int>(threadIdx.x), [&](int pixel, int output, const float (&values)[V]) {
+    if (pixel >= task.pixels || output >= outputs_left) return;
+    T* to = out + (kPlanes ? output * a.pixels + pixel : pixel * of.outputs + output);
     if (t.out_in_vectors) {
       store_floats<V>(values, to);
       return;
     }
-    const int left = kPlanes ? task.pixels - pixel : of.outputs - output;
+    const int left = kPlanes ? task.pixels - pixel : outputs_left - output;
 #pragma unroll
     for (int j = 0; j < V; ++j) {
       if (j < left) to[j] = from_float<T>(values[j]);
@@ -323,7 +324,7 @@ cudaError_t launch_tiles(const LayerNormConv1x1Cuda& a, cudaStream_t stream) {
   const int64_t pixels = kPlanes ? a.pixels : a.batch * a.pixels, pictures = kPlanes ? a.batch : 1;
   const int64_t first_tiles = (a.first.outputs + kTileOutputs<T> - 1) / kTileOutputs<T>;
   const int64_t output_tiles = first_tiles + (a.second.outputs + kTileOutputs<T> - 1) / kTileOutputs<T>;
-  if (output_tiles > INT_MAX / kTileOutputs<T>) return cudaErrorInvalidConfiguration;
+  if (output_tiles > INT_MAX / P / kTileOutputs<T>) return cudaErrorInvalidConfiguration;
   Tiling t{};
   t.pixel_tiles = (pixels + P - 1) / P;
   t.channels = static_cast<int>((a.channels + kChannelStep - 1) / kChannelStep * kChannelStep);

@@ -1,0 +1,55 @@
+"""Pixel shuffles: torch's, but for the layout that they leave."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from op_cases import LAYOUTS
+
+from aicr_ext.ops import pixel_shuffle, pixel_unshuffle
+
+PAIRS = [(pixel_shuffle, F.pixel_shuffle, (2, 36, 5, 7)), (pixel_unshuffle, F.pixel_unshuffle, (2, 4, 15, 21))]
+both = pytest.mark.parametrize("ours, theirs, shape", PAIRS, ids=["shuffle", "unshuffle"])
+
+
+@both
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("as_elsewhere", [False, True])
+def test_values_are_those_of_torch(ours, theirs, shape, layout, as_elsewhere, monkeypatch):
+    """Also by the operations that other devices than a CPU take."""
+    if as_elsewhere:
+        monkeypatch.setattr(sys.modules["aicr_ext.ops.pixel_shuffle"], "_loses_its_layout", lambda x: True)
+    x = torch.randn(shape).to(memory_format=LAYOUTS[layout])
+    assert torch.equal(ours(x, 3), theirs(x, 3))
+
+
+@both
+@pytest.mark.parametrize("device", ["cpu", "meta", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_layout_stays(ours, theirs, shape, layout, device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    x = torch.randn(shape, device=device).to(memory_format=LAYOUTS[layout])
+    out = ours(x, 3)
+    assert out.shape == theirs(torch.randn(shape), 3).shape
+    assert out.is_contiguous(memory_format=LAYOUTS[layout])
+
+
+@both
+def test_gradients(ours, theirs, shape, monkeypatch):
+    monkeypatch.setattr(sys.modules["aicr_ext.ops.pixel_shuffle"], "_loses_its_layout", lambda x: True)
+    x = torch.randn(shape, requires_grad=True)
+    grad = torch.randn_like(ours(x, 3))
+    expected = torch.autograd.grad(theirs(x, 3), x, grad)
+    assert torch.equal(torch.autograd.grad(ours(x, 3), x, grad)[0], expected[0])
+
+
+@both
+def test_it_is_one_copy(ours, theirs, shape):
+    x = torch.empty(shape, device="meta").to(memory_format=torch.channels_last)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        ours(x, 3)
+    assert [event.name for event in seen.events() if event.name == "aten::clone"] == ["aten::clone"]
