@@ -37,7 +37,7 @@ def test_matches_the_definition(operator, shape, variant, dtype, layout, place):
     out = check(operator, args, place)
     assert place != "emulated" or sum(launches().values()) > before
     if operator.name != "depthwise_gram":
-        assert out[0].is_contiguous(memory_format=preferred_layout(args[0]))  # that of one channel may be either
+        assert out[0].is_contiguous(memory_format=preferred_layout(args[operator.maps - 1]))  # one channel: either
 
 
 @everywhere

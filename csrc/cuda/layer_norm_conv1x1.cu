@@ -270,9 +270,6 @@ __global__ void __launch_bounds__(2 * P, kBlocks<T, P>)
 
   const Task<P, kPlanes> task(a, t);
   const int thread = static_cast<int>(threadIdx.x);
-  const int pieces =
-      t.channels > kTileChannels<T> ? (t.channels + kTileChannels<T> - 1) / kTileChannels<T> : 1;
-  const int steps = (task.last_tile - task.first_tile) * pieces;
   copy_pixels<T, P, kPlanes>(a, t, task, tile);
   commit_copies();
   copy_weights<T, P, kPlanes>(a, t, OutputTile(a, t, task.first_tile, kTileOutputs<T>), 0, weights);
@@ -291,30 +288,38 @@ __global__ void __launch_bounds__(2 * P, kBlocks<T, P>)
     normalise_rows<T, P>(a, t, terms, tile);
   }
 
-  Product product;
-  for (int step = 0; step < steps; ++step) {
-    wait_for_copies<0>();
-    __syncthreads();  // also behind the norm, and behind the last product with the other weights
-    if (step + 1 < steps) {
-      const OutputTile next(a, t, task.first_tile + (step + 1) / pieces, kTileOutputs<T>);
-      copy_weights<T, P, kPlanes>(a, t, next, (step + 1) % pieces * kTileChannels<T>,
-                                  weights + (step + 1) % 2 * kWeightValues<T>);
-      commit_copies();
-    }
-    const OutputTile of(a, t, task.first_tile + step / pieces, kTileOutputs<T>);
-    if (of.output + Product::first_output(thread) >= of.outputs) continue;  // whole warps
-    const int piece = step % pieces, channel = piece * kTileChannels<T>;
-    if (piece == 0) {
-      product.start(thread, [&](int row) {
+  const int row = (kPlanes ? P : t.channels) + kGap<T>;
+  int piece = 0;  // of the two that are in shared memory, the one to multiply by next
+  for (int number = task.first_tile; number < task.last_tile; ++number) {
+    const OutputTile of(a, t, number, kTileOutputs<T>);
+    const bool busy = of.output + Product::first_output(thread) < of.outputs;  // the whole warp is or is not
+    Product product;
+    if (busy) {
+      product.start(thread, [&](int output) {
         const NormalisedProjection& p = of.projection;
-        if (p.bias == nullptr || of.output + row >= of.outputs) return 0.0f;
-        return weight_at<T>(p.bias, p.bias_is_float32, of.output + row);
+        if (p.bias == nullptr || of.output + output >= of.outputs) return 0.0f;
+        return weight_at<T>(p.bias, p.bias_is_float32, of.output + output);
       });
     }
-    const int row = (kPlanes ? P : t.channels) + kGap<T>;
-    product.add(tile + (kPlanes ? channel * row : channel), row, weights + step % 2 * kWeightValues<T>,
-                min(kTileChannels<T>, t.channels - channel), thread);
-    if (piece == pieces - 1) store_outputs<T, P, kPlanes>(a, t, task, of, product);
+    int channel = 0;
+    do {
+      wait_for_copies<0>();
+      __syncthreads();  // also behind the norm, and behind the last product with the other piece
+      const int next = channel + kTileChannels<T>;
+      const bool last = next >= t.channels;
+      if (!last || number + 1 < task.last_tile) {
+        copy_weights<T, P, kPlanes>(a, t, OutputTile(a, t, number + (last ? 1 : 0), kTileOutputs<T>),
+                                    last ? 0 : next, weights + (1 - piece) * kWeightValues<T>);
+        commit_copies();
+      }
+      if (busy) {
+        product.add(tile + (kPlanes ? channel * row : channel), row, weights + piece * kWeightValues<T>,
+                    min(kTileChannels<T>, t.channels - channel), thread);
+      }
+      piece = 1 - piece;
+      channel = next;
+    } while (channel < t.channels);
+    if (busy) store_outputs<T, P, kPlanes>(a, t, task, of, product);
   }
 }
 
