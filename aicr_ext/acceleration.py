@@ -38,6 +38,9 @@ __all__ = ["Acceleration", "accelerate", "restore_modules"]
 _TOLERANCE = 1e-9
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
+#: An attribute of the methods that replace others.
+_MARK = "_is_of_aicr_ext"
+
 #: Module, map, and whether to keep only that for the backward pass.
 Function = Callable[[nn.Module, Tensor, bool], Tensor]
 
@@ -120,23 +123,26 @@ def restore_modules(model: nn.Module) -> int:
     """
     count = 0
     for module in model.modules():
-        if isinstance(getattr(module.__dict__.get("forward"), "__func__", None), _Replacement):
+        if hasattr(module.__dict__.get("forward"), _MARK):
             del module.forward
             count += 1
     return count
 
 
-class _Replacement:
-    """A forward method: the function for one map, the module's own for every other way of calling it."""
+def _replacement(function: Function, recompute: bool) -> Callable[..., object]:
+    """A forward method: the function for one map, the module's own for every other way of calling it.
 
-    def __init__(self, function: Function, recompute: bool) -> None:
-        self.function, self.recompute = function, recompute
+    A function and no object that can be called, because torch.compile of torch 2.11 takes no other methods.
+    """
 
-    def __call__(self, module: nn.Module, *args: object, **named: object) -> object:
+    def forward(module: nn.Module, *args: object, **named: object) -> object:
         x = args[0] if len(args) == 1 and not named else None
         if not isinstance(x, Tensor) or x.dim() != 4:
             return type(module).forward(module, *args, **named)
-        return self.function(module, x, self.recompute)
+        return function(module, x, recompute)
+
+    setattr(forward, _MARK, True)
+    return forward
 
 
 def _replace(module: nn.Module, kind: str, recompute: bool) -> str | None:
@@ -148,7 +154,7 @@ def _replace(module: nn.Module, kind: str, recompute: bool) -> str | None:
         except Exception as error:
             return f"cannot be tried: {type(error).__name__}: {error}"
         if difference <= _TOLERANCE:
-            module.forward = MethodType(_Replacement(function, recompute), module)
+            module.forward = MethodType(_replacement(function, recompute), module)
             return None
         closest = min(closest, difference)
     return f"its parameters are those of a known {kind}, its results are not (they differ by {closest:.1e})"

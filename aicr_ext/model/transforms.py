@@ -13,6 +13,7 @@ from aicr_ext import ops
 from aicr_ext.model.config import QUALITIES, ModelConfig
 from aicr_ext.model.layers import HybridBlock
 from aicr_ext.nn import GELU, PointwiseConv2d, SteadyConv2d
+from aicr_ext.ops.autocast import has_autocast
 
 __all__ = ["Analysis", "RateScale", "Synthesis", "step_size"]
 
@@ -24,7 +25,7 @@ def step_size(lam: float) -> float:
 
 def linear_float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """A 1x1 convolution outside autocast: the linear path spans hundreds of steps, more than bfloat16 resolves."""
-    if not torch.amp.is_autocast_available(x.device.type):  # the meta device
+    if not has_autocast(x.device.type):  # the meta device
         return conv(x.float())
     with torch.autocast(x.device.type, enabled=False):
         return conv(x.float())

@@ -22,13 +22,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aicr_ext.ops.autocast import under_autocast
 from aicr_ext.ops.block_arguments import channels_of, check_transposed_attention, expect_shape
 from aicr_ext.ops.block_parts import fitting, fold, gram, normed
 from aicr_ext.ops.decoupled_attention import decoupled_attention
 from aicr_ext.ops.depthwise_gram import depthwise_gram
 from aicr_ext.ops.fold_channel_attention import fold_channel_attention
 from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
-from aicr_ext.ops.kernels import has_kernel
+from aicr_ext.ops.kernels import has_kernel, is_exporting
 from aicr_ext.ops.layer_norm_conv1x1 import layer_norm_conv1x1, layer_norm_conv1x1_pair
 from aicr_ext.ops.pointwise import is_traced, pointwise_convolution
 from aicr_ext.ops.strips import can_be_written_to, over_strips, strips
@@ -66,10 +67,10 @@ def run(
     faster. In exported graphs they leave every size of picture possible.
     """
     device = x.device.type
-    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    autocast = under_autocast(device)
     low = torch.get_autocast_dtype(device) if autocast and x.dtype != torch.float64 else None
     compiled = device == "cpu" and torch.compiler.is_compiling() and has_kernel(device)
-    if not torch.compiler.is_exporting() and (recompute if torch.is_grad_enabled() else compiled):
+    if not is_exporting() and (recompute if torch.is_grad_enabled() else compiled):
         return getattr(torch.ops.aicr_ext, name)(x, *rest, low)
     overwrite = overwrite and not torch.is_grad_enabled() and not is_traced(x) and can_be_written_to(x)
     with torch.autocast(device, enabled=False) if autocast else nullcontext():

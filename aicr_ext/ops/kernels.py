@@ -9,9 +9,18 @@ import torch
 
 from .. import _native
 
-__all__ = ["has_kernel", "plain_torch"]
+__all__ = ["has_kernel", "is_exporting", "plain_torch"]
 
 _enabled = True
+
+
+def is_exporting() -> bool:
+    """Whether ``torch.export`` is at work.
+
+    :func:`torch.compiler.is_exporting` reads the same, but is always true in what ``torch.compile`` of torch 2.11
+    traces.
+    """
+    return torch.compiler._is_exporting_flag
 
 
 def has_kernel(device: str, cuda: bool = True) -> bool:
@@ -19,7 +28,7 @@ def has_kernel(device: str, cuda: bool = True) -> bool:
 
     Not while ``torch.onnx.export`` looks, for the graph must run where this package is not.
     """
-    if not _enabled or (torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()):
+    if not _enabled or (is_exporting() and torch.onnx.is_in_onnx_export()):
         return False
     if device == "cuda":
         return cuda and _native.HAS_CUDA_OPS
