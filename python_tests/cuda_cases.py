@@ -83,6 +83,16 @@ def projected_arguments(shape, outputs, second, with_bias):
     return (*norm[:3], *projection(outputs, 2), *projection(second, 3), *norm[3:])
 
 
+def gated_depthwise_backward_arguments(shape, gelu, with_bias):
+    return draw(shape[0], shape[1] // 2, *shape[2:], seed=2), *depthwise_arguments(shape, gelu, with_bias)
+
+
+def gated_depthwise_backward_reference(*args):
+    """With the gradients of weights in the dtype of sums, as kernels give them."""
+    grad_x, *sums = reference.gated_depthwise_conv3x3_backward_reference(*args)
+    return grad_x, *(t.to(torch.promote_types(t.dtype, torch.float32)) for t in sums)
+
+
 # Vectors that fill a part of a warp, a warp and more; more channels than registers hold; partly filled warps.
 NORMS = [
     (1, 1, 1, 1),
@@ -134,6 +144,15 @@ OPERATORS = [
         [(True, False), (False, True)],
         depthwise_arguments,
         reference.gated_depthwise_conv3x3_reference,
+    ),
+    # Single rows and columns, odd channels; more rows, columns and channels than a block has.
+    Operator(
+        "gated_depthwise_conv3x3_backward",
+        [(1, 2, 1, 1), (3, 10, 9, 1), (1, 6, 1, 9), (2, 2, 33, 17), (3, 14, 37, 5), (1, 36, 10, 67), (1, 70, 4, 3)],
+        [(True, False), (False, True)],
+        gated_depthwise_backward_arguments,
+        gated_depthwise_backward_reference,
+        maps=2,
     ),
     # Groups that fill their block and do not, odd ones, of every size of block, of more than one block of scores; more
     # rows and columns than a tile has, in one variant as many groups as there are channels.

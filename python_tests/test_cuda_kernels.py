@@ -105,7 +105,8 @@ def test_empty(operator, shape, layout, place):
     else:
         halved = operator.name in ("gelu_gate", "gated_depthwise_conv3x3")
         assert out[0].shape == (shape[0], shape[1] // (2 if halved else 1), *shape[2:])
-        assert all(torch.equal(sums, torch.zeros_like(args[2])) for sums in out[1:])
+        weights = [a for a in args[operator.maps :] if isinstance(a, torch.Tensor)]
+        assert all(torch.equal(sums, torch.zeros_like(of)) for sums, of in zip(out[1:], weights, strict=False))
 
 
 @everywhere
@@ -188,6 +189,31 @@ def test_not_a_number_stays_near_its_pixel(operator, reach, layout, place):
 
 
 @everywhere
+@every_layout
+def test_not_a_number_stays_near_its_pixel_in_gradients(layout, place):
+    operator = next(o for o in OPERATORS if o.name == "gated_depthwise_conv3x3_backward")
+    grad, x, weight, bias, _ = example(operator, torch.float32, layout, place)
+    x[0, 3, 4, 5] = float("nan")
+    grad_x, grad_weight, grad_bias = run(operator.name, (grad, x, weight, bias, True), place)
+    expected = torch.zeros_like(x, dtype=torch.bool)
+    expected[0, 3::8, 2:7, 3:8] = True  # both halves
+    assert torch.equal(grad_x.isnan(), expected)
+    for sums in (grad_weight.flatten(1), grad_bias[:, None]):
+        assert sums.isnan().any(1).nonzero().flatten().tolist() == [3, 11]
+
+
+@everywhere
+@every_layout
+def test_gradients_do_not_depend_on_how_far_a_block_walks(layout, place):
+    """So many pictures that a block has all rows of one; alone it would have eight."""
+    operator = next(o for o in OPERATORS if o.name == "gated_depthwise_conv3x3_backward")
+    args = example(operator, torch.float32, layout, place, (1024, 2, 11, 1))
+    whole, *_ = check(operator, args, place)
+    alone, *_ = run(operator.name, (*(t[:2] for t in args[:2]), *args[2:]), place)
+    assert torch.equal(whole[:2], alone)
+
+
+@everywhere
 @every_operator
 def test_float64_is_refused(operator, place):
     args = example(operator, torch.float64, "nchw", place)
@@ -205,6 +231,8 @@ def test_float64_is_refused(operator, place):
         ("gelu_gate", 0, torch.zeros(1, 5, 6, 7), "gelu_gate: x must have an even number of channels, got 5"),
         ("gelu_gate_backward", 0, torch.zeros(2, 4, 6, 7), "grad must have the shape of x with half its channels"),
         ("gated_depthwise_conv3x3", 1, torch.zeros(16, 1, 3, 5), r"weight must have the shape \(16, 1, 3, 3\)"),
+        ("gated_depthwise_conv3x3_backward", 0, torch.zeros(2, 4, 6, 7), "grad must have the shape of the result"),
+        ("gated_depthwise_conv3x3_backward", 3, torch.zeros(5), r"bias must have the shape \(16,\), got 1 dimension"),
         ("depthwise_gram", 0, torch.zeros(4, 6, 7), r"depthwise_gram: qk must be \(B, 2C, H, W\), got 3 dim"),
         ("depthwise_gram", 0, torch.zeros(1, 5, 6, 7), "qk must have an even number of channels, got 5"),
         ("depthwise_gram", 1, torch.zeros(16, 1, 3, 5), r"weight must have the shape \(16, 1, 3, 3\), got 4"),

@@ -213,7 +213,7 @@ def gated_convolutions_backward(
 
     up = rows(grad.to(low))
     grad_gated, grad_out = pointwise_backward(up, rows(gated), project_out)
-    native = has_kernel(x.device.type, cuda=False)
+    native = has_kernel(x.device.type)
     backward = (
         torch.ops.aicr_ext.gated_depthwise_conv3x3_backward if native else gated_depthwise_conv3x3_backward_reference
     )

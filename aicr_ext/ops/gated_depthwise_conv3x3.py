@@ -37,10 +37,10 @@ def gated_depthwise_conv3x3(
         (B, C, H, W) in the dtype and the memory layout of ``x``. Sums and gate are in float32 (float64 for float64),
         and each element is rounded to the dtype once.
 
-    Differentiable in all tensors; only they are kept for the backward pass, which convolves again: in one native pass
-    on the CPU, in plain torch elsewhere. Autocast changes nothing: the operator runs in the dtype of ``x``, and float32
-    weights may stay as they are. Where the native library is not loaded, or a device has no kernel, the result is that
-    of :func:`aicr_ext.ops.reference.gated_depthwise_conv3x3_reference`.
+    Differentiable in all tensors; only they are kept for the backward pass, which convolves again: in one native pass,
+    or in plain torch where the gradients are to be differentiated again. Autocast changes nothing: the operator runs in
+    the dtype of ``x``, and float32 weights may stay as they are. Where the native library is not loaded, or a device
+    has no kernel, the result is that of :func:`aicr_ext.ops.reference.gated_depthwise_conv3x3_reference`.
 
     Raises:
         RuntimeError: shapes, dtypes or devices other than these.
@@ -78,7 +78,7 @@ def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, bias = ctx.saved_tensors
     # Gradients that are differentiated again have to consist of operations that have derivatives.
-    again = torch.is_grad_enabled() or not has_kernel(x.device.type, cuda=False)
+    again = torch.is_grad_enabled() or not has_kernel(x.device.type)
     backward = (
         gated_depthwise_conv3x3_backward_reference if again else torch.ops.aicr_ext.gated_depthwise_conv3x3_backward
     )

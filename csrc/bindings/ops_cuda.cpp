@@ -16,6 +16,7 @@ AICR_CUDA_KERNELS(library) {
   library.impl("depthwise_gram", TORCH_BOX(&aicr::depthwise_gram_cuda));
   library.impl("fold_channel_attention", TORCH_BOX(&aicr::fold_channel_attention_cuda));
   library.impl("gated_depthwise_conv3x3", TORCH_BOX(&aicr::gated_depthwise_conv3x3_cuda));
+  library.impl("gated_depthwise_conv3x3_backward", TORCH_BOX(&aicr::gated_depthwise_conv3x3_backward_cuda));
   library.impl("gelu_gate", TORCH_BOX(&aicr::gelu_gate_cuda));
   library.impl("gelu_gate_backward", TORCH_BOX(&aicr::gelu_gate_backward_cuda));
   library.impl("integer_asinh", TORCH_BOX(&aicr::integer_asinh_cuda));

@@ -6,7 +6,7 @@
 
 namespace aicr {
 
-constexpr int kDepthwiseTaps = 9;
+constexpr int kDepthwiseTaps = 9, kDepthwiseTerms = kDepthwiseTaps + 1;  // with the bias
 
 // The sums of three rows of the result, that of the row before what is read last first.
 template <int V>
@@ -23,7 +23,7 @@ struct DepthwiseSums {
   }
 
   // A row of x, at the column before, at and after that of the sums.
-  __device__ __forceinline__ void add(const float (&x)[3][V], const float (&weight)[kDepthwiseTaps][V]) {
+  __device__ __forceinline__ void add(const float (*x)[V], const float (&weight)[kDepthwiseTaps][V]) {
 #pragma unroll
     for (int row = 0; row < 3; ++row) {
 #pragma unroll

@@ -1,5 +1,5 @@
-// The launch interface of gated_depthwise_conv3x3 on CUDA. No torch here; gated_depthwise_conv3x3.cpp calls
-// it.
+// The launch interface of gated_depthwise_conv3x3 and its derivative on CUDA. No torch here;
+// gated_depthwise_conv3x3.cpp calls it.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -27,5 +27,28 @@ struct GatedDepthwiseCuda {
 // Queues the kernel on the stream; cudaErrorInvalidConfiguration if the shape needs more than 2^31 - 1
 // blocks.
 cudaError_t launch_gated_depthwise_conv3x3(const GatedDepthwiseCuda& arguments, cudaStream_t stream);
+
+// Likewise, with the gradient of the result and room for those of x, weight and bias.
+struct GatedDepthwiseBackwardCuda {
+  const void* grad;
+  const void* x;
+  void* grad_x;
+  const void* weight;
+  const void* bias;
+  float* grad_weight;  // [2 channels][9]
+  float* grad_bias;    // [2 channels], or null
+  float* parts;        // gated_depthwise_backward_parts() of them
+  bool weight_is_float32, bias_is_float32;
+  int64_t batch, channels, height, width;  // channels: of grad
+  bool channels_last, gelu;
+  FeatureType type;
+};
+
+// Room for the sums of the parts of the pixels, from batch, channels, height and width.
+int64_t gated_depthwise_backward_parts(const GatedDepthwiseBackwardCuda& arguments);
+
+// Queues the kernels on the stream; cudaErrorInvalidConfiguration as above.
+cudaError_t launch_gated_depthwise_conv3x3_backward(const GatedDepthwiseBackwardCuda& arguments,
+                                                    cudaStream_t stream);
 
 }  // namespace aicr

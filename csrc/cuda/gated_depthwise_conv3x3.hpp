@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <tuple>
 
 #include <torch/csrc/stable/tensor.h>
 
@@ -9,5 +10,10 @@ namespace aicr {
 // See aicr_ext/ops/gated_depthwise_conv3x3.py for the arguments.
 torch::stable::Tensor gated_depthwise_conv3x3_cuda(torch::stable::Tensor x, torch::stable::Tensor weight,
                                                    std::optional<torch::stable::Tensor> bias, bool gelu);
+
+std::tuple<torch::stable::Tensor, torch::stable::Tensor, torch::stable::Tensor>
+gated_depthwise_conv3x3_backward_cuda(torch::stable::Tensor grad, torch::stable::Tensor x,
+                                      torch::stable::Tensor weight, std::optional<torch::stable::Tensor> bias,
+                                      bool gelu);
 
 }  // namespace aicr

@@ -13,7 +13,6 @@ inline void check_gated_depthwise_conv3x3(const torch::stable::Tensor& x, const 
   constexpr const char* kOp = "gated_depthwise_conv3x3";
   STD_TORCH_CHECK(x.dim() == 4, kOp, ": x must be (B, C, H, W), got ", x.dim(), " dimension(s)");
   STD_TORCH_CHECK(x.size(1) % 2 == 0, kOp, ": x must have an even number of channels, got ", x.size(1));
-  STD_TORCH_CHECK(x.size(1) % 2 == 0, kOp, ": x must have an even number of channels, got ", x.size(1));
   STD_TORCH_CHECK(weight.dim() == 4 && weight.size(0) == x.size(1) && weight.size(1) == 1 &&
                       weight.size(2) == 3 && weight.size(3) == 3,
                   kOp, ": weight must have the shape (", x.size(1), ", 1, 3, 3), got ", weight.dim(),
