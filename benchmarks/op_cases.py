@@ -27,6 +27,7 @@ from aicr_ext.ops.blocks import (
     composed_spatial_attention,
     composed_transposed_attention,
 )
+from aicr_ext.ops.depthwise_conv3x3 import depthwise_conv3x3
 
 __all__ = ["BLOCK_CHANNELS", "CASES", "CUDA_CASES", "LAYOUTS", "QUICK_CASES", "Case", "in_layout"]
 
@@ -96,6 +97,12 @@ def gated_depthwise_conv3x3_case(shape: Shape) -> Case:
 
 def gelu_gate_case(shape: Shape) -> Case:
     return Case("gelu_gate", shape, gelu_gate, plain.gelu_gate_reference, (shape,))
+
+
+def depthwise_conv3x3_case(shape: Shape) -> Case:
+    """Its derivative is the operator."""
+    reference = partial(plain.depthwise_conv3x3_reference, bias=None)
+    return Case("depthwise_conv3x3", shape, depthwise_conv3x3, reference, (shape, (shape[1], 1, 3, 3)))
 
 
 def depthwise_gram_case(shape: Shape, groups: int = 4) -> Case:
@@ -185,6 +192,7 @@ CASES = [
 ]
 #: Operators without a CPU kernel.
 CUDA_CASES = [
+    *(depthwise_conv3x3_case((b, 3 * c, h, w)) for b, c, h, w in SHAPES),
     *(depthwise_gram_case((b, 2 * c, h, w)) for b, c, h, w in SHAPES),
     *(fold_channel_attention_case(c) for _, c, _, _ in SHAPES),
     *map(layer_norm_conv1x1_case, SHAPES),

@@ -87,10 +87,8 @@ def gated_depthwise_backward_arguments(shape, gelu, with_bias):
     return draw(shape[0], shape[1] // 2, *shape[2:], seed=2), *depthwise_arguments(shape, gelu, with_bias)
 
 
-def gated_depthwise_backward_reference(*args):
-    """With the gradients of weights in the dtype of sums, as kernels give them."""
-    grad_x, *sums = reference.gated_depthwise_conv3x3_backward_reference(*args)
-    return grad_x, *(t.to(torch.promote_types(t.dtype, torch.float32)) for t in sums)
+def depthwise_backward_arguments(shape, with_bias):
+    return draw(*shape, seed=2), draw(*shape), draw(shape[1], 1, 3, 3), with_bias
 
 
 # Vectors that fill a part of a warp, a warp and more; more channels than registers hold; partly filled warps.
@@ -151,7 +149,15 @@ OPERATORS = [
         [(1, 2, 1, 1), (3, 10, 9, 1), (1, 6, 1, 9), (2, 2, 33, 17), (3, 14, 37, 5), (1, 36, 10, 67), (1, 70, 4, 3)],
         [(True, False), (False, True)],
         gated_depthwise_backward_arguments,
-        gated_depthwise_backward_reference,
+        reference.gated_depthwise_conv3x3_backward_reference,
+        maps=2,
+    ),
+    Operator(
+        "depthwise_conv3x3_backward",
+        [(1, 1, 1, 1), (3, 5, 9, 1), (1, 3, 1, 9), (2, 1, 33, 17), (3, 7, 37, 5), (1, 18, 10, 67), (1, 35, 4, 3)],
+        [(False,), (True,)],
+        depthwise_backward_arguments,
+        reference.depthwise_conv3x3_backward_reference,
         maps=2,
     ),
     # Groups that fill their block and do not, odd ones, of every size of block, of more than one block of scores; more

@@ -14,7 +14,7 @@ from aicr_ext.ops import Norm, blocks, depthwise_gram, fold_channel_attention
 from aicr_ext.ops.kernels import plain_torch
 from aicr_ext.ops.reference import depthwise_gram_reference, fold_channel_attention_reference
 from benchmarks import ops
-from benchmarks.op_cases import depthwise_gram_case, fold_channel_attention_case
+from benchmarks.op_cases import depthwise_conv3x3_case, depthwise_gram_case, fold_channel_attention_case
 
 everywhere = pytest.mark.parametrize("place", PLACES)
 # Batch, groups, channels of a group and outputs: below, at and above a tile of 32, and more than a warp reads at once.
@@ -285,7 +285,10 @@ def test_the_cpu_does_not_take_that_branch():
 
 
 @requires_ops
-@pytest.mark.parametrize("case", [depthwise_gram_case((1, 8, 5, 6), 2), fold_channel_attention_case(8, 2)])
+@pytest.mark.parametrize(
+    "case",
+    [depthwise_gram_case((1, 8, 5, 6), 2), fold_channel_attention_case(8, 2), depthwise_conv3x3_case((1, 3, 5, 6))],
+)
 def test_they_can_be_benchmarked(case):
     """On a GPU benchmarks.ops measures them; nothing else calls these cases."""
     rows = ops.run(case, torch.bfloat16, "cpu", 0, compiled=False)

@@ -9,16 +9,17 @@ gradient that depends on that number is the weight's and bias's of ``qkv_dwconv`
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .block_parts import fitting, fold, gram, normed, wide
 from .decoupled_attention import decoupled_attention
+from .depthwise_conv3x3 import depthwise_conv3x3_backward
 from .gated_depthwise_conv3x3 import gated_depthwise_conv3x3
 from .kernels import has_kernel
 from .pointwise import pointwise_convolution
 from .reference import (
     decoupled_attention_backward_reference,
+    depthwise_conv3x3_reference,
     fold_channel_attention_backward_reference,
     fold_softmax_backward,
     gated_depthwise_conv3x3_backward_reference,
@@ -61,8 +62,7 @@ def transposed_attention_backward(
     )
     mixed = projected
     if qkv_dwconv is not None:
-        bias = None if qkv_dwconv_bias is None else qkv_dwconv_bias.to(low)
-        mixed = F.conv2d(projected, qkv_dwconv.to(low), bias, padding=1, groups=3 * c)
+        mixed = depthwise_conv3x3_reference(projected, qkv_dwconv, qkv_dwconv_bias)
     q, k, v = rows(mixed).split(c, 2)
     sums = gram(q, k, groups)
     folded = fold(*sums, temperature, project_out, scale).to(low)
@@ -84,11 +84,9 @@ def transposed_attention_backward(
     grad_depthwise = grad_depthwise_bias = None
     grad_projected = grad_mixed
     if qkv_dwconv is not None:
-        sizes = None if qkv_dwconv_bias is None else [3 * c]
-        grad_map, grad_depthwise, grad_depthwise_bias = torch.ops.aten.convolution_backward(
-            as_map(grad_mixed, x), projected, qkv_dwconv.to(low), sizes,
-            [1, 1], [1, 1], [1, 1], False, [0, 0], 3 * c, [True, True, sizes is not None],
-        )  # fmt: skip
+        grad_map, grad_depthwise, grad_depthwise_bias = depthwise_conv3x3_backward(
+            as_map(grad_mixed, x), projected, fitting(qkv_dwconv, low), qkv_dwconv_bias is not None
+        )
         grad_projected = rows(grad_map)
 
     grad_inputs, grad_qkv, norms = [], [], []

@@ -19,13 +19,13 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from aicr_ext.ops.autocast import under_autocast
 from aicr_ext.ops.block_arguments import channels_of, check_transposed_attention, expect_shape
 from aicr_ext.ops.block_parts import fitting, fold, gram, normed
 from aicr_ext.ops.decoupled_attention import decoupled_attention
+from aicr_ext.ops.depthwise_conv3x3 import depthwise_conv3x3
 from aicr_ext.ops.depthwise_gram import depthwise_gram
 from aicr_ext.ops.fold_channel_attention import fold_channel_attention
 from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
@@ -166,7 +166,7 @@ def composed_transposed_attention(
             (t,) = project_norm(block, *arguments_of_norm, low, projections(part))
         if qkv_dwconv is not None:
             bias = None if qkv_dwconv_bias is None else qkv_dwconv_bias[part]
-            t = F.conv2d(t, qkv_dwconv[part], bias, padding=1, groups=t.shape[1])
+            t = depthwise_conv3x3(t, qkv_dwconv[part], bias)
         return t[:, :, keep]
 
     def pixels(t: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from .. import _native
+from .depthwise_conv3x3 import depthwise_conv3x3_backward
 from .kernels import has_kernel
 from .reference import depthwise_gram_backward_reference, depthwise_gram_reference
 
@@ -39,9 +40,10 @@ def depthwise_gram(
         of k, (B, groups, C / groups) each; float32 (float64 for float64). q and k are rounded to the dtype of ``qk``;
         on CUDA no sum is, and the same input gives the same bits.
 
-    Differentiable in all tensors; only they are kept for the backward pass, which is in plain torch. Autocast changes
-    nothing: the operator runs in the dtype of ``qk``. Where the native library is not loaded, or a device has no
-    kernel, the result is that of :func:`aicr_ext.ops.reference.depthwise_gram_reference`.
+    Differentiable in all tensors; only they are kept for the backward pass, which is in plain torch but for the
+    derivative of the convolution (:mod:`aicr_ext.ops.depthwise_conv3x3`). Autocast changes nothing: the operator runs
+    in the dtype of ``qk``. Where the native library is not loaded, or a device has no kernel, the result is that of
+    :func:`aicr_ext.ops.reference.depthwise_gram_reference`.
 
     Raises:
         RuntimeError: on CUDA, shapes, dtypes or devices other than these.
@@ -65,7 +67,8 @@ def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) 
 
 def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     qk, weight, bias = ctx.saved_tensors
-    grad_qk, grad_weight, grad_bias = depthwise_gram_backward_reference(grads, qk, weight, bias, ctx.groups)
+    up = depthwise_gram_backward_reference(grads, qk, weight, bias, ctx.groups)
+    grad_qk, grad_weight, grad_bias = depthwise_conv3x3_backward(up, qk, weight, bias is not None)
     return grad_qk, grad_weight.to(weight.dtype), None if bias is None else grad_bias.to(bias.dtype), None
 
 

@@ -17,6 +17,8 @@ from .autocast import outside_autocast
 __all__ = [
     "decoupled_attention_backward_reference",
     "decoupled_attention_reference",
+    "depthwise_conv3x3_backward_reference",
+    "depthwise_conv3x3_reference",
     "depthwise_gram_backward_reference",
     "depthwise_gram_reference",
     "fold_channel_attention_backward_reference",
@@ -100,6 +102,30 @@ def decoupled_attention_backward_reference(
 
 
 @outside_autocast
+def depthwise_conv3x3_reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The depthwise convolution of (B, C, H, W) with (C, 1, 3, 3); zeros are padded.
+
+    The weights are taken in the dtype of ``x``.
+    """
+    bias = None if bias is None else bias.to(x.dtype)
+    return F.conv2d(x, weight.to(x.dtype), bias, padding=1, groups=x.shape[1])
+
+
+@outside_autocast
+def depthwise_conv3x3_backward_reference(
+    grad: Tensor, x: Tensor, weight: Tensor, with_bias: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of ``x``, ``weight`` and ``bias`` (empty unless ``with_bias``); the last two in the dtype of sums."""
+    channels = x.shape[1]
+    sizes = [channels] if with_bias else None
+    grad_x, *sums = torch.ops.aten.convolution_backward(
+        grad, x, weight.to(x.dtype), sizes, [1, 1], [1, 1], [1, 1], False, [0, 0], channels, [True, True, with_bias]
+    )
+    grad_weight, grad_bias = (_wide(x.new_empty(0) if t is None else t) for t in sums)
+    return grad_x, grad_weight, grad_bias
+
+
+@outside_autocast
 def depthwise_gram_reference(
     qk: Tensor, weight: Tensor, bias: Tensor | None, groups: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,23 +134,22 @@ def depthwise_gram_reference(
 
     The weights are taken in the dtype of ``qk``; the results are float32 (float64 for float64).
     """
-    q, k = _queries_and_keys(_depthwise(qk, weight, bias), groups)
+    q, k = _queries_and_keys(depthwise_conv3x3_reference(qk, weight, bias), groups)
     return _wide(q @ k.transpose(2, 3)), _wide(q).square().sum(3), _wide(k).square().sum(3)
 
 
 @outside_autocast
 def depthwise_gram_backward_reference(
     grads: Sequence[Tensor], qk: Tensor, weight: Tensor, bias: Tensor | None, groups: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of ``qk``, ``weight`` and ``bias`` (empty without one) from those of the three results: the convolution
-    again, then the derivatives."""
+) -> Tensor:
+    """The gradient of the convolution of ``qk``, which is formed again, from those of the three results;
+    :func:`depthwise_conv3x3_backward_reference` leads on from it."""
     grad_scores, grad_q_norm, grad_k_norm = grads
-    q, k = _queries_and_keys(_depthwise(qk, weight, bias), groups)
+    q, k = _queries_and_keys(depthwise_conv3x3_reference(qk, weight, bias), groups)
     low, doubled_q, doubled_k = grad_scores.to(q.dtype), 2 * grad_q_norm[..., None], 2 * grad_k_norm[..., None]
     grad_q = _wide(low @ k) + doubled_q * q
     grad_k = _wide(low.transpose(2, 3) @ q) + doubled_k * k
-    up = torch.stack([grad_q, grad_k], 1).to(qk.dtype).reshape(qk.shape)
-    return _depthwise_backward(up, qk, weight, bias)
+    return torch.stack([grad_q, grad_k], 1).to(qk.dtype).reshape(qk.shape)
 
 
 @outside_autocast
@@ -211,30 +236,19 @@ def gated_depthwise_conv3x3_reference(x: Tensor, weight: Tensor, bias: Tensor | 
 def gated_depthwise_conv3x3_backward_reference(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of ``x``, ``weight`` and ``bias`` (empty without one): the convolution again, then the derivatives."""
+    """Gradients of ``x``, ``weight`` and ``bias`` (empty without one): the convolution again, then the derivatives.
+
+    The last two are in the dtype of sums.
+    """
     a, b = _depthwise_halves(x, weight, bias)
     up = torch.cat(
         [torch.ops.aten.gelu_backward(grad * b, a) if gelu else grad * b, grad * (F.gelu(a) if gelu else a)], 1
     )
-    return _depthwise_backward(up, x, weight, bias)
-
-
-def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    bias = None if bias is None else bias.to(x.dtype)
-    return F.conv2d(x, weight.to(x.dtype), bias, padding=1, groups=x.shape[1])
+    return depthwise_conv3x3_backward_reference(up, x, weight, bias is not None)
 
 
 def _depthwise_halves(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
-    return _depthwise(x, weight, bias).chunk(2, 1)
-
-
-def _depthwise_backward(up: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of ``x``, ``weight`` and ``bias`` (empty without one) from that of the convolution."""
-    sizes, needs = (None, False) if bias is None else ([len(bias)], True)
-    grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-        up, x, weight.to(x.dtype), sizes, [1, 1], [1, 1], [1, 1], False, [0, 0], x.shape[1], [True, True, needs]
-    )
-    return grad_x, grad_weight, grad_bias if needs else x.new_empty(0)
+    return depthwise_conv3x3_reference(x, weight, bias).chunk(2, 1)
 
 
 @outside_autocast

@@ -1,6 +1,7 @@
 // CUDA kernels of the operators in ops_schemas.cpp.
 #include "bindings/namespaces.hpp"
 #include "cuda/decoupled_attention.hpp"
+#include "cuda/depthwise_conv3x3.hpp"
 #include "cuda/depthwise_gram.hpp"
 #include "cuda/fold_channel_attention.hpp"
 #include "cuda/gated_depthwise_conv3x3.hpp"
@@ -13,6 +14,7 @@
 AICR_CUDA_KERNELS(library) {
   library.impl("decoupled_attention", TORCH_BOX(&aicr::decoupled_attention_cuda));
   library.impl("decoupled_attention_backward", TORCH_BOX(&aicr::decoupled_attention_backward_cuda));
+  library.impl("depthwise_conv3x3_backward", TORCH_BOX(&aicr::depthwise_conv3x3_backward_cuda));
   library.impl("depthwise_gram", TORCH_BOX(&aicr::depthwise_gram_cuda));
   library.impl("fold_channel_attention", TORCH_BOX(&aicr::fold_channel_attention_cuda));
   library.impl("gated_depthwise_conv3x3", TORCH_BOX(&aicr::gated_depthwise_conv3x3_cuda));

@@ -11,6 +11,9 @@ AICR_SCHEMAS(library) {
       "weight_col)"
       " -> (Tensor, Tensor, Tensor, Tensor)");
   library.def(
+      "depthwise_conv3x3_backward(Tensor grad, Tensor x, Tensor weight, bool with_bias)"
+      " -> (Tensor, Tensor, Tensor)");
+  library.def(
       "depthwise_gram(Tensor qk, Tensor weight, Tensor? bias, int groups)"
       " -> (Tensor scores, Tensor q_norm, Tensor k_norm)");
   library.def(

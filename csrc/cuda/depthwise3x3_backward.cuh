@@ -9,6 +9,8 @@
 // is in registers until a row of grad_x is complete, or the block ends.
 #pragma once
 
+#include <algorithm>
+#include <climits>
 #include <cstdint>
 
 #include "cuda/depthwise3x3.cuh"
@@ -29,6 +31,11 @@ struct DepthwiseTiling {
   static constexpr int64_t kEnoughBlocks = 1024;  // so many blocks busy any device
   int64_t channel_parts, strips, row_blocks, parts, blocks;
   int rows;
+
+  // Whether there are few enough blocks, and rows, columns and steps to neighbours can be counted in int.
+  bool fits(int64_t channels, int64_t height, int64_t width) const {
+    return blocks <= INT_MAX && std::max({channels, height, width}) <= INT_MAX / 8;
+  }
 };
 
 inline DepthwiseTiling make_depthwise_tiling(int64_t batch, int64_t channels, int64_t height, int64_t width) {

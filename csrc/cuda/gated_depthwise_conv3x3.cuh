@@ -47,7 +47,8 @@ struct GatedDepthwiseBackwardCuda {
 // Room for the sums of the parts of the pixels, from batch, channels, height and width.
 int64_t gated_depthwise_backward_parts(const GatedDepthwiseBackwardCuda& arguments);
 
-// Queues the kernels on the stream; cudaErrorInvalidConfiguration as above.
+// Queues the kernels on the stream; cudaErrorInvalidConfiguration as above, or for 2^28 channels, rows or
+// columns and more.
 cudaError_t launch_gated_depthwise_conv3x3_backward(const GatedDepthwiseBackwardCuda& arguments,
                                                     cudaStream_t stream);
 

@@ -27,9 +27,6 @@
 // Determinism: every element of grad_x is computed by one thread, row by row, whatever the blocks. These
 // follow from the shape, and the order of the sums over pixels from them: a thread's rows, the threads of a
 // block, then the blocks, in double (sum_parts.cu). No atomics.
-#include <algorithm>
-#include <climits>
-
 #include "cuda/depthwise3x3_backward.cuh"
 #include "cuda/dispatch.cuh"
 #include "cuda/gated_depthwise_conv3x3.cuh"
@@ -132,7 +129,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocks)
       for (int i = 0; i < kHalves; ++i) own[p][i] = task.has(h) ? of_x[p + 1][i] : 0.0f;
     }
     gradients.next(own);
-    load_x(h <= task.bottom ? h + 1 : -1);
+    load_x(h <= task.bottom ? h + 1 : -1);  // which is nowhere
     if (row < task.top - 1) continue;
 
     float d[4][kHalves] = {};
@@ -175,9 +172,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocks)
 template <typename T, bool kPlanar>
 cudaError_t launch(const GatedDepthwiseBackwardCuda& a, const DepthwiseTiling& tiling, cudaStream_t stream) {
   if (tiling.blocks == 0) return cudaSuccess;
-  // Rows, columns and steps to neighbours are counted in int.
-  const bool countable = std::max({a.channels, a.height, a.width}) <= INT_MAX / 8;
-  if (tiling.blocks > INT_MAX || !countable) return cudaErrorInvalidConfiguration;
+  if (!tiling.fits(a.channels, a.height, a.width)) return cudaErrorInvalidConfiguration;
   return AICR_LAUNCH((gated_depthwise_conv3x3_backward_kernel<T, kPlanar>),
                      static_cast<unsigned>(tiling.blocks), Tile::kThreads, 0, stream, a, tiling);
 }
