@@ -149,7 +149,7 @@ def test_the_fastest_of_so_many_runs_is_taken():
 
 def test_benchmark_and_profile_know_the_same_operators():
     ours = {name.removesuffix("_case") for name in vars(op_cases) if name.endswith("_case")} | set(BLOCKS)
-    assert ours - {"pointwise_convolution"} == set(CASES)
+    assert ours - {"depthwise_conv3x3", "pointwise_convolution"} == set(CASES)  # which are torch's
 
 
 def test_tables_have_the_rest_in_one_line():
