@@ -23,15 +23,15 @@ def is_exporting() -> bool:
     return torch.compiler._is_exporting_flag
 
 
-def has_kernel(device: str, cuda: bool = True) -> bool:
-    """Whether an operator can run natively on a device of this type; ``cuda``: whether it has a CUDA kernel.
+def has_kernel(device: str) -> bool:
+    """Whether operators run natively on a device of this type.
 
     Not while ``torch.onnx.export`` looks, for the graph must run where this package is not.
     """
     if not _enabled or (is_exporting() and torch.onnx.is_in_onnx_export()):
         return False
     if device == "cuda":
-        return cuda and _native.HAS_CUDA_OPS
+        return _native.HAS_CUDA_OPS
     return _native.HAS_OPS and device in ("cpu", "meta")
 
 

@@ -137,8 +137,9 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocks)
     for (int p = 0; p < 2; ++p) {
       if (!has_d || !task.inside[p + 1]) continue;
       const float gate = c[p].rows[0][0], value = c[p].rows[0][1];
-      d[p + 1][0] = up[p] * value * (a.gelu ? gelu_slope(gate) : 1.0f);
-      d[p + 1][1] = up[p] * (a.gelu ? gelu(gate) : gate);
+      const GeluWithSlope of_gate = a.gelu ? gelu_with_slope(gate) : GeluWithSlope{gate, 1.0f};
+      d[p + 1][0] = up[p] * value * of_gate.slope;
+      d[p + 1][1] = up[p] * of_gate.value;
     }
     // One barrier is enough: these lines are written again two rows on, after a barrier all readers have
     // reached.

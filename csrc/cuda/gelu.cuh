@@ -24,8 +24,4 @@ __device__ __forceinline__ GeluWithSlope gelu_with_slope(float x) {
   return {x * cdf, cdf + clamped * (0.39894228040143268f * expf(-0.5f * clamped * clamped))};
 }
 
-__device__ __forceinline__ float gelu_slope(float x) {
-  return gelu_with_slope(x).slope;
-}
-
 }  // namespace aicr
