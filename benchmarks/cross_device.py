@@ -39,7 +39,7 @@ class Place:
     def __init__(self, model: str, device: str, precision: str) -> None:
         self.codec = aicr_ext.Codec(model, device=device, precision=precision)
         self.digests: list[str] = []
-        self.codec.model.synthesis.register_forward_pre_hook(self._remember)
+        self.codec.networks["synthesis"].register_forward_pre_hook(self._remember)
 
     def _remember(self, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         for latent in arguments[0].float().cpu():

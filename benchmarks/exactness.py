@@ -100,7 +100,7 @@ def batches(paths: list[Path], size: int) -> Iterator[tuple[list[Path], Tensor]]
 def check_pictures(paths: list[Path], qualities: list[int], size: int, folder: Path) -> dict[str, int]:
     """Files and latents against those in ``folder``, which the first process to come here writes."""
     codec = aicr_ext.Codec()
-    codec.model.synthesis = recorder = _Recorder()
+    codec.networks["synthesis"] = recorder = _Recorder()
     found = {"files": 0, "files that differ": 0, "latents that differ": 0}
     for (names, pictures), quality in product(list(batches(paths, size)), qualities):
         coded = codec.compress(pictures, quality=quality)

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aicr_ext.model.aicr import AICR
+from aicr_ext.model.precision import with_cast_weights
 from aicr_ext.ops import blocks
 from aicr_ext.profiling.costs import bytes_moved, flops, tensors_in
 
@@ -117,9 +118,12 @@ class _Recorder(TorchDispatchMode):
 
 
 @contextmanager
-def _as_on_cuda() -> Iterator[None]:
-    """Blocks take the kernels that only CUDA has."""
-    with mock.patch.object(blocks, "has_channel_kernels", lambda x: x.dtype != torch.float64):
+def _as_on_cuda(low: torch.dtype | None) -> Iterator[None]:
+    """Blocks take the kernels that only CUDA has, and see autocast to ``low``."""
+    with (
+        mock.patch.object(blocks, "has_channel_kernels", lambda x: x.dtype != torch.float64),
+        mock.patch.object(blocks, "autocast_dtype", return_value=low),
+    ):
         yield
 
 
@@ -149,20 +153,21 @@ def network_calls(model: str, width: int, height: int, precision: str, batch: in
         z = torch.empty(batch, network.config.hyper, height // 64, width // 64)
         y, z = (t.contiguous(memory_format=torch.channels_last) for t in (y, z))
     low = torch.bfloat16 if precision == "bfloat16" else None
+    analysis, synthesis = (with_cast_weights(part, precision) for part in (network.analysis, network.synthesis))
 
     def entropy_networks() -> None:
         parameters = network.first_parameters(z, *y.shape[2:])
         network.second_parameters(y, parameters)
 
     parts: dict[str, tuple[Callable[[], object], torch.dtype | None, str]] = {
-        "analysis": (partial(network.analysis, picture, quality), low, ""),
+        "analysis": (partial(analysis, picture, quality), low, ""),
         "hyper analysis": (partial(network.hyper_analysis, y), None, ""),
         "entropy networks": (entropy_networks, torch.bfloat16, "int16"),
-        "synthesis": (partial(network.synthesis, y, quality), low, ""),
+        "synthesis": (partial(synthesis, y, quality), low, ""),
     }
     found: dict[str, list[NetworkCall]] = {}
     for name, (call, cast, dtype) in parts.items():
         found[name] = []
-        with _as_on_cuda(), _Recorder(found[name], dtype), _Autocast(cast):
+        with _as_on_cuda(cast), _Recorder(found[name], dtype), _Autocast(cast):
             call()
     return found

@@ -204,7 +204,7 @@ def kind_of(call: NetworkCall) -> str:
     space, _, name = call.name.partition("::")
     if space == "aicr_ext":
         return "our kernels"
-    if name in ("convolution", "mkldnn_convolution", "bmm", "mm", "addmm"):
+    if name in ("convolution", "mkldnn_convolution", "bmm", "baddbmm", "addmm"):
         return "convolutions, products"
     # A shuffle is a copy of a map whose channels and neighbouring pixels have axes of their own.
     if "shuffle" in name or (name == "clone" and len(call.shapes[0]) == 6):

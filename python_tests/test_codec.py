@@ -230,7 +230,7 @@ def test_precision_changes_rounding_and_no_symbol():
     assert low.precision == "bfloat16"
     latents = []
     for codec in (exact, low):
-        codec.model.synthesis.register_forward_pre_hook(lambda _, args: latents.append(args[0]))
+        codec.networks["synthesis"].register_forward_pre_hook(lambda _, args: latents.append(args[0]))
     data = low.compress(picture)
     ours, theirs = low.decompress(data), exact.decompress(data)
     assert torch.equal(*latents)

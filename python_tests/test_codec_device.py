@@ -122,7 +122,7 @@ def test_damage_is_the_same_error_at_the_end(codec, photos, monkeypatch):
     header, coded = container.unpack(files[1])
     assert len(coded) > 1
     made = []
-    codec.model.synthesis.register_forward_pre_hook(lambda _, args: made.append(len(args[0])))
+    codec.networks["synthesis"].register_forward_pre_hook(lambda _, args: made.append(len(args[0])))
     rng = np.random.default_rng(5)
     found = set()
     for number in range(12):

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import aicr_ext
@@ -16,6 +17,7 @@ from aicr_ext.model.aicr import AICR, checkerboard
 from aicr_ext.model.config import CONFIGS, get_config
 from aicr_ext.model.entropy import FactorizedPrior, gaussian_bits
 from aicr_ext.model.layers import HybridBlock
+from aicr_ext.model.precision import autocast, with_cast_weights
 from aicr_ext.model.transforms import RateScale, ToneField
 from aicr_ext.nn import ChannelAttention, SpatialAttention
 from aicr_ext.ops import blocks, strips
@@ -218,3 +220,32 @@ def test_maps_that_hooks_keep_are_not_overwritten():
     model.analysis(torch.rand(1, 3, 64, 64), torch.tensor([9]))
     assert len(kept) == len(inner)
     assert all(torch.equal(out, copy) for out, copy in kept)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["aicr-t", "aicr-s"])
+def test_weights_that_were_cast_before_give_the_same_bits(name):
+    """And no call casts one again."""
+
+    class Casts(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten._to_copy.default and id(args[0]) in weights:
+                casts.append(weights[id(args[0])])
+            return func(*args, **kwargs or {})
+
+    model, quality = untrained(name), torch.tensor([20])
+    for network, x in (
+        (model.analysis, torch.rand(1, 3, 64, 64)),
+        (model.synthesis, torch.randn(1, model.config.latent, 4, 4)),
+    ):
+        cast, results, counts = with_cast_weights(network, "bfloat16"), [], []
+        assert with_cast_weights(network, "float32") is network
+        for one in (network, cast):
+            weights, casts = {id(p): key for key, p in one.named_parameters()}, []
+            with autocast(torch.device("cpu"), "bfloat16"), Casts():
+                results.append(one(x, quality))
+            counts.append(len(casts))
+        assert torch.equal(*results)
+        assert all(p.dtype == torch.float32 for p in network.parameters())
+        assert counts[0] > 20
+        assert casts == []

@@ -22,7 +22,7 @@ from aicr_ext.codec.tables import gaussian_tables
 from aicr_ext.errors import BitstreamError, ModelMismatchError, first_line
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import QUALITIES
-from aicr_ext.model.precision import autocast, resolve_precision
+from aicr_ext.model.precision import autocast, resolve_precision, with_cast_weights
 
 __all__ = ["Codec"]
 
@@ -35,12 +35,12 @@ class Codec:
 
     Args:
         model: ``"aicr-t"``, the path of a weight file, or an :class:`~aicr_ext.model.aicr.AICR` module (used as it
-            is, in evaluation mode).
+            is, in evaluation mode; its weights must not change afterwards).
         device: where the networks run; default the module's own device, or the CPU.
         precision: of analysis and synthesis: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which is bfloat16 where the
             device has instructions for it. Symbols are decoded alike in all; a picture differs by rounding.
         cuda_graphs: on CUDA, record analysis and synthesis for each shape, of which the last 8 are kept in
-            memory, and replay them. The model must stay as it is, and one thread at a time may use the codec.
+            memory, and replay them. One thread at a time may use the codec.
 
     A file decodes to the same symbols on every device. On a CPU the bytes of a picture, and the picture of a file, do
     not depend on others in the call; on CUDA these pass through analysis and synthesis together, whose sums may then
@@ -73,6 +73,10 @@ class Codec:
         self.precision = resolve_precision(precision, self.device)
         if cuda_graphs and self.device.type != "cuda":
             raise ValueError(f"cuda_graphs needs a codec on a CUDA device, got device {str(self.device)!r}")
+        #: Analysis and synthesis as pictures pass through them; for bfloat16 copies of the model's, with weights cast.
+        self.networks = {
+            name: with_cast_weights(getattr(self.model, name), self.precision) for name in ("analysis", "synthesis")
+        }
         self._graphs = GraphCache(capture_cuda) if cuda_graphs else None
         self.name = self.model.config.name
         self.weight_hash = _hash(self.model)
@@ -179,7 +183,7 @@ class Codec:
 
         def run(x: Tensor, quality: Tensor) -> Tensor:
             with autocast(self.device, self.precision):
-                return getattr(self.model, network)(x, quality)
+                return self.networks[network](x, quality)
 
         return of_each(run, x, quality) if self._graphs is None else self._graphs(network, run, x, quality)
 

@@ -181,7 +181,7 @@ class Analysis(nn.Module):
             if i < len(self.downs):
                 h = self.downs[i](h)
             if self.linear is None and i == 1:  # now at 1/4
-                h = h * scale
+                h = (h * scale).to(h.dtype)
         y = self.head(h).float()
         if self.linear is not None:
             y = (y + linear_float32(self.linear, ops.pixel_unshuffle(x, 16))) * scale
@@ -220,7 +220,7 @@ class Synthesis(nn.Module):
         for i, (up, stage) in enumerate(zip(self.ups, self.stages, strict=True)):
             h = _through(stage, up(h), overwrite)
             if self.linear is None and i == 1:  # now at 1/4
-                h = h * scale
+                h = (h * scale).to(h.dtype)
         x = self.tail(h).float()
         if self.linear is not None:
             x = x + ops.pixel_shuffle(linear_float32(self.linear, y_hat), 16)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["has_autocast", "outside_autocast", "under_autocast"]
+__all__ = ["autocast_dtype", "has_autocast", "outside_autocast", "without_autocast"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,9 +26,14 @@ def has_autocast(device: str) -> bool:
     return device in _HAVE_AUTOCAST
 
 
-def under_autocast(device: str) -> bool:
-    """Whether autocast is on for this type of device."""
-    return has_autocast(device) and torch.is_autocast_enabled(device)
+def autocast_dtype(device: str) -> torch.dtype | None:
+    """What autocast computes in on this type of device; None where it is off."""
+    return torch.get_autocast_dtype(device) if has_autocast(device) and torch.is_autocast_enabled(device) else None
+
+
+def without_autocast(device: str) -> AbstractContextManager[object]:
+    """A context in which autocast is off. Not a switch at all times: graphs of calls without autocast would hold it."""
+    return nullcontext() if autocast_dtype(device) is None else torch.autocast(device, enabled=False)
 
 
 def outside_autocast(function: Callable[P, R]) -> Callable[P, R]:
@@ -36,10 +42,7 @@ def outside_autocast(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def call(*arguments: P.args, **options: P.kwargs) -> R:
         device = next(a.device.type for a in (*arguments, *options.values()) if isinstance(a, Tensor))
-        # Not at all times off: graphs of calls without autocast would hold the switch.
-        if not under_autocast(device):
-            return function(*arguments, **options)
-        with torch.autocast(device, enabled=False):
+        with without_autocast(device):
             return function(*arguments, **options)
 
     return call

@@ -8,7 +8,7 @@ from torch import Tensor
 from aicr_ext.ops.layer_norm2d import layer_norm2d
 from aicr_ext.ops.reference import fold_channel_attention_reference, fold_softmax
 
-__all__ = ["fitting", "fold", "gram", "normed", "wide"]
+__all__ = ["add_projection", "fitting", "fold", "gram", "normed", "wide"]
 
 
 def normed(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean: bool, eps: float) -> Tensor:
@@ -51,3 +51,19 @@ def fold(
     if scale is None:
         return fold_channel_attention_reference(scores, q_norm, k_norm, temperature, project_out)
     return fold_softmax(scores * scale, temperature, project_out)
+
+
+def add_projection(x: Tensor, t: Tensor, matrix: Tensor) -> Tensor:
+    """x, after it has been increased by the 1x1 convolution of t, which is one product and rounds once.
+
+    x (B, C, H, W) and t (B, K, H, W) have one dtype, and x is channels-last; ``matrix`` (C, K), or (B, C, K) with one
+    for each picture.
+    """
+    b, c, h, w = x.shape
+    to, of = x.permute(0, 2, 3, 1).view(b, h * w, c), t.permute(0, 2, 3, 1).flatten(1, 2)
+    if matrix.dim() == 3:
+        torch.baddbmm(to, of, matrix.mT, out=to)
+    else:
+        to = to.view(b * h * w, c)
+        torch.addmm(to, of.flatten(0, 1), matrix.t(), out=to)
+    return x

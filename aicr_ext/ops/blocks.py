@@ -15,15 +15,14 @@ functions pass autocast's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from aicr_ext.ops.autocast import under_autocast
+from aicr_ext.ops.autocast import autocast_dtype, without_autocast
 from aicr_ext.ops.block_arguments import channels_of, check_transposed_attention, expect_shape
-from aicr_ext.ops.block_parts import fitting, fold, gram, normed
+from aicr_ext.ops.block_parts import add_projection, fitting, fold, gram, normed
 from aicr_ext.ops.decoupled_attention import decoupled_attention
 from aicr_ext.ops.depthwise_conv3x3 import depthwise_conv3x3
 from aicr_ext.ops.depthwise_gram import depthwise_gram
@@ -67,13 +66,12 @@ def run(
     faster. In exported graphs they leave every size of picture possible.
     """
     device = x.device.type
-    autocast = under_autocast(device)
-    low = torch.get_autocast_dtype(device) if autocast and x.dtype != torch.float64 else None
+    low = None if x.dtype == torch.float64 else autocast_dtype(device)
     compiled = device == "cpu" and torch.compiler.is_compiling() and has_kernel(device)
     if not is_exporting() and (recompute if torch.is_grad_enabled() else compiled):
         return getattr(torch.ops.aicr_ext, name)(x, *rest, low)
     overwrite = overwrite and not torch.is_grad_enabled() and not is_traced(x) and can_be_written_to(x)
-    with torch.autocast(device, enabled=False) if autocast else nullcontext():
+    with without_autocast(device):
         return composed(x, *rest, low, overwrite=overwrite)
 
 
@@ -210,6 +208,8 @@ def composed_transposed_attention(
     else:
         folded = fold(*score_sums(x, context), temperature, project_out, scale)
     folded = folded.to(low)
+    if context is None and residual and project_out_bias is None and adds_in_place(x, low, overwrite):
+        return add_projection(x, project(x, slice(None), slice(2 * c, 3 * c), values), folded)
     if context is None:
         return over_strips(x, 2 * c, reach, value_branch, residual, overwrite)
     out = over_strips(context, 2 * c, reach, value_branch, residual=False)
@@ -219,6 +219,12 @@ def composed_transposed_attention(
 def has_channel_kernels(x: Tensor) -> bool:
     """Whether operators that have no CPU kernel run natively on x; on the CPU strips in the cache do better."""
     return x.device.type == "cuda" and has_kernel("cuda") and x.dtype != torch.float64
+
+
+def adds_in_place(x: Tensor, low: torch.dtype, overwrite: bool) -> bool:
+    """Whether the last product of a block adds to x itself, instead of a sum that reads both maps again."""
+    fits = x.dtype == low and x.is_contiguous(memory_format=torch.channels_last)
+    return overwrite and fits and has_channel_kernels(x)
 
 
 def project_norm(
@@ -424,11 +430,15 @@ def composed_gated_convolutions(
     )
     dwconv, dwconv_bias = fitting(dwconv, low), None if dwconv_bias is None else fitting(dwconv_bias, low)
 
-    def branch(block: Tensor, keep: slice) -> Tensor:
+    def gated(block: Tensor) -> Tensor:
         (t,) = project_norm(block, norm, norm_bias, subtract_mean, eps, low, (project_in, project_in_bias))
-        t = gated_depthwise_conv3x3(t, dwconv, dwconv_bias, activation="gelu" if gelu else None)[:, :, keep]
-        return pointwise_convolution(t, project_out, project_out_bias)
+        return gated_depthwise_conv3x3(t, dwconv, dwconv_bias, activation="gelu" if gelu else None)
 
+    def branch(block: Tensor, keep: slice) -> Tensor:
+        return pointwise_convolution(gated(block)[:, :, keep], project_out, project_out_bias)
+
+    if residual and project_out_bias is None and adds_in_place(x, low, overwrite):
+        return add_projection(x, gated(x), project_out.flatten(1))
     return over_strips(x, 2 * hidden, 1, branch, residual, overwrite)
 
 
