@@ -6,6 +6,7 @@ IMAGE     ?= samples/kodim23.png
 QUALITY   ?= 32
 OUT       ?= demo_output
 ARGS      ?=
+WORKERS   ?= 2
 MINUTES   ?= 1
 # AUTO builds the CUDA library where nvcc is found, ON insists on it, OFF leaves it out.
 AICR_CUDA ?= AUTO
@@ -32,8 +33,8 @@ build: $(BUILT) ## compile the package into it (editable: Python files are used 
 demo: $(BUILT) ## compress and decode one photograph: IMAGE=path QUALITY=0..63 OUT=folder
 	$(BIN)/python -m aicr_ext.demo '$(IMAGE)' '$(OUT)' --quality $(QUALITY)
 
-test: $(BUILT) ## run all tests; ARGS="-k name" goes to pytest
-	$(BIN)/python -m pytest $(ARGS)
+test: $(BUILT) ## run all tests in WORKERS=2 processes; ARGS="-k name" goes to pytest
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 fuzz: $(BUILT) ## run each fuzz target (clang, libFuzzer) for MINUTES=n of processor time; fails if one finds something
 	PYTHON=$(BIN)/python csrc/fuzz/run.sh $(MINUTES)

@@ -154,13 +154,21 @@ do_resources() {
   "$PY" -m aicr_ext profile --dry-run "$RESULTS/build.log" --csv "$RESULTS/resources.csv"
 }
 
+# How many processes tests run in, where pytest can.
+workers() { # NUMBER
+  if [ -z "$DRY_RUN" ] && "$PY" -c 'import xdist' 2>/dev/null; then
+    echo "-n $1"
+  fi
+}
+
 do_gpu_tests() {
   local where=()
   echo "AICR_TEST_SEED=$AICR_TEST_SEED"
   if [ -n "$DRY_RUN" ]; then
     where=(python_tests/test_degradations.py)
   fi
-  "$PY" -m pytest -q -m gpu "${where[@]}"
+  # shellcheck disable=SC2046
+  "$PY" -m pytest -q $(workers 4) -m gpu "${where[@]}"
   # Without a usable device every one of them is skipped, which is no success here.
   [ "$DEVICE" = cpu ] || grep -Eq '[0-9]+ passed' "$RESULTS/gpu_tests.log"
 }
@@ -169,10 +177,9 @@ do_tests() {
   local options=(-m "not gpu and not slow")
   if [ -n "$DRY_RUN" ]; then
     options+=(python_tests/test_tables.py)
-  elif "$PY" -c 'import xdist' 2>/dev/null; then
-    options+=(-n 8)
   fi
-  "$PY" -m pytest -q "${options[@]}"
+  # shellcheck disable=SC2046
+  "$PY" -m pytest -q $(workers 8) "${options[@]}"
 }
 
 do_cross_device() {
@@ -493,7 +500,7 @@ cd "$ROOT"
 AICR_COMMIT=${given[--commit]:-$(git describe --always --dirty '--exclude=*' 2>/dev/null || echo unknown)}
 export AICR_COMMIT AICR_TEST_SEED BASE DATA DEVICE DRY_RUN NOT_HERE PY RESULTS RUN STARTING STATE TRAIN_MINUTES VENV WHEELS
 export PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-for name in $(compgen -A function do_) tool train_command; do
+for name in $(compgen -A function do_) tool train_command workers; do
   export -f "${name?}"
 done
 rm -rf "$RESULTS"

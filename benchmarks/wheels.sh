@@ -17,7 +17,7 @@ fail() {
 (($#)) || fail "usage: benchmarks/wheels.sh FOLDER [NAME ...]"
 folder=$1
 shift
-(($#)) || set -- scikit_build_core pybind11 pytorch-msssim bjontegaard
+(($#)) || set -- scikit_build_core pybind11 pytorch-msssim bjontegaard pytest-xdist execnet
 constraints=$(dirname "${BASH_SOURCE[0]}")/../constraints.txt
 
 pinned=()
