@@ -60,6 +60,19 @@ def linear_case(seed: int, pixels: tuple[int, ...], inputs: int, outputs: int, r
     )
 
 
+def bounds_case() -> tuple:
+    """Arguments of integer_linear whose sums, with what rounding adds, reach either end of int32."""
+    lowest = -LIMIT - 1
+    x = torch.tensor([[LIMIT, LIMIT], [-LIMIT, -LIMIT], [LIMIT, lowest], [lowest, LIMIT], [lowest, 255], [-256, -1]])
+    weight = torch.tensor([[LIMIT, LIMIT], [-LIMIT, LIMIT], [-LIMIT, -LIMIT], [lowest, 0], [-1, lowest], [128, -129]])
+    weight = weight.repeat_interleave(2, 0)  # for both ends
+    sums, half = x @ weight.T, 1 << 3
+    bias = torch.where(torch.arange(len(weight)) % 2 == 0, 2**31 - 1 - half - sums.amax(0), -(2**31) - sums.amin(0))
+    shift, slope = (torch.full((len(weight),), value, dtype=torch.int32) for value in (4, 1 << 15))
+    pairs = weight.T.unflatten(0, (-1, 2)).transpose(1, 2).to(torch.int16).contiguous()
+    return x.to(torch.int16), pairs, bias.to(torch.int32), shift, slope
+
+
 def asinh_case(seed: int, pixels: int, channels: int) -> tuple:
     """Arguments of integer_asinh of every magnitude it takes."""
     generator = torch.Generator().manual_seed(SEED + seed)
@@ -76,6 +89,7 @@ def cases() -> Iterator[tuple[str, tuple]]:
         for residual in (False, True):
             yield "integer_linear", linear_case(number, (rows,), inputs, outputs, residual)
     yield "integer_linear", linear_case(20, (3, 5), 34, 48, True)
+    yield "integer_linear", bounds_case()
     generator = torch.Generator().manual_seed(SEED)
     for height, width, channels in ((1, 1, 1), (3, 4, 70), (17, 2, 64), (2, 9, 5), (0, 3, 4)):
         weight = draw(generator, (9, channels), -7000, 7000, torch.int16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -189,6 +190,19 @@ def test_matrix_products(variant, dtype):
     assert self_test("product", variant, given, out) == ""
     exact = a.to(dtype).double() @ b.to(dtype).double()
     torch.testing.assert_close(out.double(), exact, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant, signed", list(enumerate(itertools.product((True, False), repeat=2))))
+def test_matrix_products_of_bytes(variant, signed):
+    """Exact, of signed and unsigned bytes, and modulo 2**32."""
+    generator = torch.Generator().manual_seed(variant)
+    given = torch.randint(0, 256, (24, 32), generator=generator, dtype=torch.uint8)
+    given[:2] = given[16:18] = 0x80
+    start = torch.randint(-(2**31), 2**31, (16, 8), generator=generator).int()
+    out = start.clone()
+    assert self_test("byte_product", variant, given, out) == ""
+    a, b = (part.view(torch.int8) if s else part for part, s in zip((given[:16], given[16:]), signed, strict=True))
+    assert torch.equal(out, (start.long() + a.long() @ b.long().T).int())
 
 
 def test_addresses_of_matrices():

@@ -133,6 +133,23 @@ def test_integer_operators_equal_the_cpu(seed):
             assert torch.equal(emulated(name)(*arguments), expected), name
 
 
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("rows, inputs, outputs", [(32641, 72, 8), (3, 200, 16384)])
+def test_large_tiles_of_integer_linear(rows, inputs, outputs, residual):
+    arguments = filled("integer_linear", integer_cases.linear_case(9, (rows,), inputs, outputs, residual))
+    assert torch.equal(emulated("integer_linear")(*arguments), torch.ops.aicr_ext.integer_linear(*arguments))
+
+
+@pytest.mark.parametrize("shift", [1, 2, 4])
+@pytest.mark.parametrize("place", [0, 1, 2, 5])
+def test_integer_linear_of_views(place, shift):
+    """Each matrix by itself may begin where no vector does."""
+    arguments = list(integer_cases.linear_case(11, (70,), 64, 72, True))
+    moved = torch.cat([arguments[place].flatten()[:shift], arguments[place].flatten()])
+    arguments[place] = moved[shift:].view(arguments[place].shape)
+    assert torch.equal(emulated("integer_linear")(*arguments), torch.ops.aicr_ext.integer_linear(*arguments))
+
+
 def test_integer_linear_of_an_odd_view():
     """Where numbers are read in pairs, a view that begins between two of them is copied; a sanitizer sees if not."""
     x, weight, *rest = integer_cases.linear_case(3, (7,), 30, 70, False)

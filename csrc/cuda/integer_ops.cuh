@@ -1,5 +1,6 @@
 // The launch interface of the integer operators on CUDA. No torch here; integer_ops.cpp calls it.
-// Arguments are those of aicr_ext/ops/integer.py, all dense.
+// Arguments are those of aicr_ext/ops/integer.py, all dense; x and weight of the linear one are aligned to 4
+// bytes.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -26,7 +27,8 @@ struct IntegerDepthwiseCuda {
   int16_t* out;
 };
 
-// Each queues its kernel on the stream; cudaErrorInvalidConfiguration if it needs more than 2^31 - 1 blocks.
+// Each queues its kernel on the stream; cudaErrorInvalidConfiguration if it needs more than 2^31 - 1 blocks,
+// or the linear one has about as many rows, inputs or outputs.
 cudaError_t launch_integer_linear(const IntegerLinearCuda& task, cudaStream_t stream);
 cudaError_t launch_integer_depthwise(const IntegerDepthwiseCuda& task, cudaStream_t stream);
 cudaError_t launch_integer_sum(int64_t pixels, int64_t channels, const int16_t* x, int16_t* out,

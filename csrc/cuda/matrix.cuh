@@ -11,6 +11,10 @@
 //
 // sum, 16 x 8: sum[0] and sum[1] at (row, column) and its right neighbour, sum[2] and sum[3] eight rows
 // below.
+//
+// Four 8-bit numbers to a register: a is 16 x 32 and b is 32 x 8, and all is the same but that columns of a
+// and rows of b are counted twice: a[0] at (row, 2 column) with three right neighbours, b[1] at
+// (2 column + 16, row) with three lower ones.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -46,6 +50,35 @@ __device__ __forceinline__ void mma_m16n8k16(float (&sum)[4], const uint32_t (&a
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
+#endif
+}
+
+// sum += a * b, exactly, modulo 2^32; A and B are what a and b hold, int8_t or uint8_t.
+template <typename A, typename B>
+__device__ __forceinline__ void mma_m16n8k32(int32_t (&sum)[4], const uint32_t (&a)[4],
+                                             const uint32_t (&b)[2]) {
+  constexpr bool kSignedA = std::is_same_v<A, int8_t>, kSignedB = std::is_same_v<B, int8_t>;
+  static_assert((kSignedA || std::is_same_v<A, uint8_t>) && (kSignedB || std::is_same_v<B, uint8_t>),
+                "a and b must be 8-bit integers");
+#if defined(AICR_EMULATION)
+  emulation::multiply_bytes<A, B>(sum, a, b);
+#else
+#define AICR_MULTIPLY_BYTES(types)                             \
+  asm("mma.sync.aligned.m16n8k32.row.col.s32." types           \
+      ".s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "    \
+      "{%0, %1, %2, %3};"                                      \
+      : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(sum[3]) \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+  if constexpr (kSignedA && kSignedB) {
+    AICR_MULTIPLY_BYTES("s8.s8");
+  } else if constexpr (kSignedA) {
+    AICR_MULTIPLY_BYTES("s8.u8");
+  } else if constexpr (kSignedB) {
+    AICR_MULTIPLY_BYTES("u8.s8");
+  } else {
+    AICR_MULTIPLY_BYTES("u8.u8");
+  }
+#undef AICR_MULTIPLY_BYTES
 #endif
 }
 

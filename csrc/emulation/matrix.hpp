@@ -1,5 +1,5 @@
-// What the tensor cores do, for csrc/cuda/matrix.cuh. Sums are taken in double and rounded once; the device's
-// may differ from them in the last bits.
+// What the tensor cores do, for csrc/cuda/matrix.cuh. Sums of floats are taken in double and rounded once;
+// the device's may differ from them in the last bits. Those of integers are the device's.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -62,6 +62,39 @@ void multiply(float* sum, const uint32_t* a, const uint32_t* b, const char* file
     }
   };
   meet_lanes("mma_m16n8k16", 0xffffffffu, &own, combine, {file, line});
+}
+
+struct ByteProduct {
+  const uint32_t* a;
+  const uint32_t* b;
+  int32_t* sum;
+};
+
+template <typename A, typename B>
+void multiply_bytes(int32_t* sum, const uint32_t* a, const uint32_t* b, const char* file = __builtin_FILE(),
+                    int line = __builtin_LINE()) {
+  ByteProduct own{a, b, sum};
+  const Combine combine = [](void* const* data, uint32_t) {
+    A left[16][32];
+    B right[8][32];  // of each column
+    for (int lane = 0; lane < 32; ++lane) {
+      const auto& given = *static_cast<const ByteProduct*>(data[lane]);
+      const int row = lane / 4, k = lane % 4 * 4;
+      for (int i = 0; i < 4; ++i) memcpy(&left[row + i % 2 * 8][k + i / 2 * 16], &given.a[i], 4);
+      for (int i = 0; i < 2; ++i) memcpy(&right[row][k + 16 * i], &given.b[i], 4);
+    }
+    for (int lane = 0; lane < 32; ++lane) {
+      const auto& given = *static_cast<const ByteProduct*>(data[lane]);
+      for (int i = 0; i < 4; ++i) {
+        const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        int32_t product = 0;
+        for (int k = 0; k < 32; ++k) product += left[row][k] * right[column][k];
+        // Unsigned: it may wrap around.
+        given.sum[i] = static_cast<int32_t>(static_cast<uint32_t>(given.sum[i]) + product);
+      }
+    }
+  };
+  meet_lanes("mma_m16n8k32", 0xffffffffu, &own, combine, {file, line});
 }
 
 struct MatrixLoad {

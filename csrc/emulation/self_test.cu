@@ -195,6 +195,20 @@ __global__ void product_kernel(const float* a, const float* b, float* out) {
   for (int i = 0; i < 4; ++i) out[(lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2] = sum[i] - 1.0f;
 }
 
+// out (16 x 8) += a (16 x 32) b (32 x 8), of which b is given transposed.
+template <typename A, typename B>
+__global__ void byte_product_kernel(const unsigned char* a, const unsigned char* b, int* out) {
+  const int lane = own_number(), row = lane / 4, k = lane % 4 * 4;
+  uint32_t of_a[4], of_b[2];
+  for (int i = 0; i < 4; ++i) memcpy(&of_a[i], a + (row + i % 2 * 8) * 32 + k + i / 2 * 16, 4);
+  for (int i = 0; i < 2; ++i) memcpy(&of_b[i], b + row * 32 + k + i * 16, 4);
+  int32_t sum[4];
+  int* own = out + row * 8 + lane % 4 * 2;
+  for (int i = 0; i < 4; ++i) sum[i] = own[i / 2 * 64 + i % 2];
+  mma_m16n8k32<A, B>(sum, of_a, of_b);
+  for (int i = 0; i < 4; ++i) own[i / 2 * 64 + i % 2] = sum[i];
+}
+
 enum AddressCase { kMisaligned, kNotShared };
 
 __global__ void address_kernel(int which, const int* in) {
@@ -254,6 +268,22 @@ cudaError_t run(const std::string& name, int variant, const void* in, void* out)
         return AICR_LAUNCH((product_kernel<__half, 4, false>), 1, 32, 768, nullptr, matrices, b, floats);
       case 2:
         return AICR_LAUNCH((product_kernel<__half, 1, true>), 1, 32, 768, nullptr, matrices, b, floats);
+      default:
+        return cudaErrorInvalidValue;
+    }
+  }
+  if (name == "byte_product") {
+    const auto* a = static_cast<const unsigned char*>(in);
+    const unsigned char* b = a + 512;
+    switch (variant) {
+      case 0:
+        return AICR_LAUNCH((byte_product_kernel<int8_t, int8_t>), 1, 32, 0, nullptr, a, b, numbers);
+      case 1:
+        return AICR_LAUNCH((byte_product_kernel<int8_t, uint8_t>), 1, 32, 0, nullptr, a, b, numbers);
+      case 2:
+        return AICR_LAUNCH((byte_product_kernel<uint8_t, int8_t>), 1, 32, 0, nullptr, a, b, numbers);
+      case 3:
+        return AICR_LAUNCH((byte_product_kernel<uint8_t, uint8_t>), 1, 32, 0, nullptr, a, b, numbers);
       default:
         return cudaErrorInvalidValue;
     }
