@@ -133,8 +133,7 @@ def test_integer_operators_equal_the_cpu(seed):
             assert torch.equal(emulated(name)(*arguments), expected), name
 
 
-@pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("rows, inputs, outputs", [(32641, 72, 8), (3, 200, 16384)])
+@pytest.mark.parametrize("rows, inputs, outputs, residual", [(32641, 72, 8, True), (3, 200, 16384, False)])
 def test_large_tiles_of_integer_linear(rows, inputs, outputs, residual):
     arguments = filled("integer_linear", integer_cases.linear_case(9, (rows,), inputs, outputs, residual))
     assert torch.equal(emulated("integer_linear")(*arguments), torch.ops.aicr_ext.integer_linear(*arguments))

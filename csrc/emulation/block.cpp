@@ -83,8 +83,12 @@ std::string text(Place place) {
   return std::string(slash != nullptr ? slash + 1 : place.file) + ":" + std::to_string(place.line);
 }
 
+bool same(const char* a, const char* b) {
+  return a == b || strcmp(a, b) == 0;
+}
+
 bool same(Place a, Place b) {
-  return a.line == b.line && strcmp(a.file, b.file) == 0;
+  return a.line == b.line && same(a.file, b.file);
 }
 
 std::string doing(unsigned thread) {
@@ -286,8 +290,8 @@ void meet_lanes(const char* name, uint32_t mask, void* data, Combine combine, Pl
   const unsigned self = current, lane = self % 32, warp = self - lane;
   std::vector<Gathering>& waiting = gatherings[warp / 32];
   size_t at = 0;
-  while (at < waiting.size() && !(waiting[at].mask == mask && strcmp(waiting[at].name, name) == 0 &&
-                                  same(waiting[at].place, place))) {
+  while (at < waiting.size() &&
+         !(waiting[at].mask == mask && same(waiting[at].name, name) && same(waiting[at].place, place))) {
     ++at;
   }
   if (at == waiting.size() || (mask >> lane & 1) == 0) {
