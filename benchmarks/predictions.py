@@ -38,9 +38,10 @@ STREAMS = (1, 16, 256, 4096, 16384)
 #: Measurements, once there are any.
 MEASURED = Path(__file__).parent / "results" / "h200"
 
-# The H200: bytes per second of its memory; operations per second of tensor cores (bfloat16, dense), of the float32
-# units, and of the int32 units, which are half as many; multiprocessors; clock, in Hz, that these rates belong to.
-MEMORY, TENSOR, FLOAT32, INT32, PROCESSORS, CLOCK = 4.8e12, 989e12, 67e12, 33.5e12, 132, 1.98e9
+# The H200: bytes per second of its memory; operations per second of tensor cores (dense, bfloat16 and bytes), of the
+# float32 units, and of the int32 units, which are half as many; multiprocessors; clock, in Hz, that these belong to.
+MEMORY, TENSOR, INT8, FLOAT32, INT32 = 4.8e12, 989e12, 1979e12, 67e12, 33.5e12
+PROCESSORS, CLOCK = 132, 1.98e9
 
 # Expectations: shares of the rates above; seconds that a launch costs a kernel by itself, and within a graph; seconds
 # that Python and torch take to queue an operator.
@@ -74,15 +75,16 @@ def coding(model: str, precision: str, batch: int) -> dict[str, list[NetworkCall
 
 def operation_seconds(call: NetworkCall, tensor: float = TENSOR, units: float = FLOAT32) -> float:
     """The least time for a call's operations: tensor cores compute products of 16-bit maps, other units the rest."""
-    if call.dtype == "int16":
-        return call.flops / (units * INT32 / FLOAT32)
+    convolution = call.name == "aten::convolution"
+    depthwise = convolution and call.shapes[1][1] == 1
+    if call.dtype == "int16":  # of which tensor cores multiply the bytes, four products for each
+        return call.flops / (tensor * INT8 / TENSOR / 4 if convolution and not depthwise else units * INT32 / FLOAT32)
     if call.dtype != "bfloat16":
         return call.flops / units
     if call.name == "aicr_ext::depthwise_gram":
         batch, channels, height, width = call.shapes[0]
         taps = 2 * 9 * batch * channels * height * width
         return max(taps / units, (call.flops - taps) / tensor)
-    depthwise = call.name == "aten::convolution" and call.shapes[1][1] == 1
     products = call.name == "aicr_ext::layer_norm_conv1x1" or (call.name.startswith("aten::") and not depthwise)
     return call.flops / (tensor if products else units)
 

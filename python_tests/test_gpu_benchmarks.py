@@ -216,6 +216,10 @@ def test_floors_and_expectations():
     assert predictions.floor(depthwise) == pytest.approx(1e-6)
     assert predictions.floor(call_of("aten::bmm", "float32", [(1, 2, 2)], 0, 67_000_000)) == pytest.approx(1e-6)
     assert predictions.floor(call_of("aten::add", "int16", [(1, 2)], 0, 67_000_000)) == pytest.approx(2e-6)
+    integers = call_of("aten::convolution", "int16", [(1, 64, 8, 8), (64, 64, 3, 3)], 0, 1_979_000_000)
+    assert predictions.floor(integers) == pytest.approx(4e-6)
+    integers = call_of("aten::convolution", "int16", [(1, 64, 8, 8), (64, 1, 3, 3)], 0, 67_000_000)
+    assert predictions.floor(integers) == pytest.approx(2e-6)
     projected = call_of("aicr_ext::layer_norm_conv1x1", "bfloat16", [(1, 8, 4, 4), (8,), (6, 8, 1, 1)], 0, 989_000_000)
     assert predictions.floor(projected) == pytest.approx(1e-6)
     assert predictions.shape_of(projected) == "1x8x4x4 to 6"

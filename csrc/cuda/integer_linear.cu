@@ -15,7 +15,7 @@
 // order that is the same on both sides, and have the one that ldmatrix gives x: each of the four lanes of a
 // row has two neighbours of every eight. Column c of product j is output 4c + j of the warp, so that a lane
 // reads the weights of four products at once and has eight neighbouring results. For 32 x 32 sums over 32
-// inputs a warp multiplies 32 times, takes 32 pairs of words apart and loads 8 times 16 bytes for each lane.
+// inputs a warp multiplies 32 times, permutes bytes 32 times and loads 8 times 16 bytes for each lane.
 //
 // Shared: 3 steps of 27 KiB, or 4 of 18 KiB.
 //
@@ -61,16 +61,17 @@ constexpr int kStepWords = kRows * kInputLine + kPairs * kWeightLine;
 
 // How a block copies kLines lines of kWords words to lines kLine words apart, kEach at a time: a thread has
 // the same words of every kAtOnce-th line.
-template <int kThreads, int kLines, int kWords, int kLine, int kEach>
+template <int kBlockThreads, int kLines, int kWords, int kLine, int kEach>
 struct Lines {
-  static constexpr int kPieces = kWords / kEach, kAtOnce = kThreads / kPieces;
-  static_assert(kThreads % kPieces == 0 && kLines % kAtOnce == 0, "all threads have equally many pieces");
+  static constexpr int kPieces = kWords / kEach, kAtOnce = kBlockThreads / kPieces;
+  static_assert(kBlockThreads % kPieces == 0 && kLines % kAtOnce == 0,
+                "all threads have equally many pieces");
 
   static __device__ __forceinline__ int own_line() { return static_cast<int>(threadIdx.x) / kPieces; }
   static __device__ __forceinline__ int own_word() { return static_cast<int>(threadIdx.x) % kPieces * kEach; }
 
-  // Begins to, from the thread's first piece on, which has its words in so many lines from there on; what is
-  // behind them becomes zeros. `any` is memory.
+  // Begins to. `from` is the thread's first piece, `lines` how many have its words from there on; behind them
+  // it writes zeros. `any` may be read, but is not.
   static __device__ __forceinline__ void copy(const uint32_t* from, int64_t stride, int lines,
                                               const void* any, uint32_t* to) {
     to += own_line() * kLine + own_word();
@@ -216,7 +217,7 @@ __device__ __forceinline__ void store_results(const IntegerLinearCuda& task, con
   }
 }
 
-// kVectors: rows of all matrices are whole vectors, and aligned.
+// kVectors: rows of all matrices are whole vectors, and everything is aligned to them.
 template <int kRows, bool kVectors>
 __global__ void __launch_bounds__(kThreads<kRows>, kBlocks<kRows>)
     integer_linear_kernel(IntegerLinearCuda task) {

@@ -58,8 +58,8 @@ template <typename A, typename B>
 __device__ __forceinline__ void mma_m16n8k32(int32_t (&sum)[4], const uint32_t (&a)[4],
                                              const uint32_t (&b)[2]) {
   constexpr bool kSignedA = std::is_same_v<A, int8_t>, kSignedB = std::is_same_v<B, int8_t>;
-  static_assert((kSignedA || std::is_same_v<A, uint8_t>) && (kSignedB || std::is_same_v<B, uint8_t>),
-                "a and b must be 8-bit integers");
+  static_assert(kSignedA || std::is_same_v<A, uint8_t>, "a must be of 8-bit integers");
+  static_assert(kSignedB || std::is_same_v<B, uint8_t>, "b must be of 8-bit integers");
 #if defined(AICR_EMULATION)
   emulation::multiply_bytes<A, B>(sum, a, b);
 #else
