@@ -64,7 +64,8 @@ def test_two_processes_equal_one(photographs, tmp_path, tiny, monkeypatch):
     train(short(photographs, one, mixture=mixture, stages=((1.0, 5, 64),), max_steps=2, report_every=1))
     printed = finish(running)
     assert "2 process(es)" in printed[0]
-    assert printed[1] == ""  # only the first one talks, and only it writes
+    # Only the first one talks, and only it writes; gloo itself does where torch is older.
+    assert [line for line in printed[1].splitlines() if not line.startswith("[Gloo]")] == []
     logs = [[entry for entry in log_of(out) if "loss" in entry] for out in (one, two)]
     assert [entry["step"] for entry in logs[1]] == [1, 2]
     for mine, theirs, tolerance in zip(*logs, (1e-5, 1e-2), strict=True):
