@@ -58,30 +58,26 @@ class WarpChecksum {
   __device__ WarpChecksum(const RansTablesCuda& tables, uint32_t crc, int lane)
       : tables_(tables), remainder_(~crc), lane_(lane) {}
 
-  // The next `count` <= 128 symbols, of which this lane has the four from 4 * lane on.
-  __device__ void add(const int32_t (&symbol)[4], int count) {
-    if (count == 128) {
-      if (!running_) {
-        strand_ = lane_ == 0 ? remainder_ : 0;
-        running_ = true;
-      } else {
-        strand_ = crc_look_up(tables_.stride, strand_, true);
-      }
-      const uint32_t low = (symbol[0] & 0xffff) | static_cast<uint32_t>(symbol[1]) << 16;
-      const uint32_t high = (symbol[2] & 0xffff) | static_cast<uint32_t>(symbol[3]) << 16;
-      strand_ = crc_look_up(tables_.crc, strand_ ^ low, false);
-      strand_ = crc_look_up(tables_.crc, strand_ ^ high, false);
-      return;
+  // The next 128 symbols, of which this lane has the four from 4 * lane on, each in two bytes.
+  __device__ __forceinline__ void add(uint2 four) {
+    if (!running_) {
+      strand_ = lane_ == 0 ? remainder_ : 0;
+      running_ = true;
+    } else {
+      strand_ = crc_look_up(tables_.stride, strand_, true);
     }
+    strand_ = crc_look_up(tables_.crc, strand_ ^ four.x, false);
+    strand_ = crc_look_up(tables_.crc, strand_ ^ four.y, false);
+  }
+
+  // The next `count` < 128.
+  __device__ void add(uint2 four, int count) {
     put_together();
     uint32_t own = lane_ == 0 ? remainder_ : 0;
     const int mine = max(0, min(4, count - 4 * lane_));
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (i >= mine) continue;
-      for (int shift = 0; shift < 16; shift += 8) {
-        own = (own >> 8) ^ __ldg(&tables_.crc[0][(own ^ static_cast<uint32_t>(symbol[i]) >> shift) & 255]);
-      }
+    for (int byte = 0; byte < 2 * mine; ++byte) {
+      const uint32_t next = (byte < 4 ? four.x : four.y) >> 8 * (byte & 3);
+      own = (own >> 8) ^ __ldg(&tables_.crc[0][(own ^ next) & 255]);
     }
     if (count > 0) join(mine > 0 ? crc_further(own, count - 4 * lane_ - mine) : 0);
   }

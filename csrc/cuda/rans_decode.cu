@@ -2,17 +2,23 @@
 //
 // Begin, end: a thread a stream.
 //
-// Step: a warp takes one stream through one segment. With 32 lanes each is a lane of the warp; with 8 the
-// others wait. In a round a ballot tells who takes a word, and the bits below its own in it which one.
+// Step: two warps take one stream through one segment. One has the lanes, and notes which slots they are in;
+// the other one makes symbols of the slots, 1024 behind it. So what the lanes do not wait for is not in their
+// way, and of two faults the same one is found as on the CPU: words that are missing show after 1024 symbols
+// and before the first of them.
 //
-// Order: 1024 symbols have their entries made before the first of them becomes a symbol, as on the CPU, so
-// that of two faults the same one is found. Then 128 at a time become symbols, four to a lane: prefix sums
-// place the raw bits; escapes, which are rare, are read by one lane after the other; then the checksum takes
-// them up.
+// Lanes: with 8 there are four of each, which do the same. A ballot tells who takes a word, and the bits
+// below its own in it which one. With 8 lanes most rounds take none, so the table is looked up before that is
+// known, and again if a word came in; rounds, and with 32 lanes groups, of nothing but table 0, if that is a
+// skip table, are passed over. Words are in shared memory before they are due.
 //
-// Memory: data, indices and tables are read through the read-only cache; entries are in shared memory,
-// 1 KiB. Nothing outside the sections of the stream is read, whatever it holds. Words and bits may lie at
-// any address, so they are read byte by byte.
+// Symbols: 128 at a time, four to a lane. Prefix sums place raw bits, where there are any; escapes, which are
+// rare, are read by one lane after the other; then the checksum takes the symbols up.
+//
+// Memory: data, indices and tables are read through the read-only cache; words and slots are in shared
+// memory, 4.5 KiB. Nothing outside the sections of the stream is read, whatever it holds. Words and bits may
+// lie at any address, so they are read byte by byte. Indices are looked at on the way: those that name no
+// table are skip tables there, and the fault of the stream at the end.
 //
 // Determinism: integers only, no atomics.
 #include "cuda/rans_decode.cuh"
@@ -20,14 +26,21 @@
 #include <climits>
 
 #include "common/rans_kernels.hpp"
+#include "cuda/async_copy.cuh"
 #include "cuda/launch.cuh"
+#include "cuda/near_array.cuh"
 #include "cuda/rans_checksum.cuh"
 #include "cuda/rans_warp.cuh"
 
 namespace aicr {
 namespace {
 
-constexpr int kTogether = 8 * kPiece;  // of which entries are made; kChunk of the CPU's
+constexpr int kTogether = 8 * kPiece;  // slots in one half of the memory; kChunk of the CPU's
+constexpr int kStepThreads = 2 * kWarp;
+// Of how many streams each has the tables of a set in its own shared memory, and how many tables.
+constexpr int64_t kFewStreams = 256;
+constexpr int kNearTables = 128;
+constexpr size_t kNearBytes = kNearTables * kBuckets * sizeof(uint64_t);
 constexpr int kThreads = 128;
 
 static_assert(kTogether == kChunk, "faults are found in the order of the CPU");
@@ -150,99 +163,391 @@ __device__ uint32_t read_escape(Bits& escapes, StreamFault& fault) {
   return (1u << count) + rest - (1u << kEscapeOrder);
 }
 
-// A stream in the registers of a warp.
-class WarpStream {
+// Words that are at hand when a group begins, and by how many more there may be for a while: one for each
+// symbol of the group, those that are due, and as many as are staged at once.
+constexpr int words_at_hand(int lanes) {
+  return kRounds * lanes + kWarp;
+}
+constexpr int kStagedAtOnce = kWarp;
+
+struct StepMemory {
+  alignas(8) uint16_t slots[2][kTogether];  // the low halves of states: the slot is in the last 14 bits
+  // From the first that the 1024 symbols in hand may take.
+  uint16_t words[kTogether + kWarp + words_at_hand(kWideLanes) + kStagedAtOnce];
+  StreamFault lanes_fault[2], symbols_fault[2];  // by turn; all kNone until the last one
+};
+
+// Both warps meet here after each turn, with what they have found, and learn how to go on. In a turn the
+// lanes are 1024 symbols ahead, so a fault of symbols is the earlier one.
+__device__ StreamFault meet(StepMemory& memory, int turn, bool is_lanes, StreamFault found, int lane) {
+  if (found != StreamFault::kNone && lane == 0) {
+    (is_lanes ? memory.lanes_fault : memory.symbols_fault)[turn] = found;
+  }
+  __syncthreads();
+  const StreamFault first = memory.symbols_fault[turn];
+  return first != StreamFault::kNone ? first : memory.lanes_fault[turn];
+}
+
+// The part of a segment that a stream has.
+struct Part {
+  const uint8_t* index;
+  const uint8_t* end;  // of the indices
+  int16_t* symbols;
+
+  __device__ int64_t size() const { return end - index; }
+};
+
+constexpr uint32_t kTableBytes = kBuckets * sizeof(uint64_t);
+
+// How far into a table the bucket of a state lies, in bytes.
+__device__ __forceinline__ uint32_t bucket_byte(uint32_t state) {
+  constexpr uint32_t kBucketMask = kProbabilityOne - kBucketSlots;
+  static_assert(sizeof(uint64_t) == 8 && kBucketBits > 3);
+  return (state & kBucketMask) >> (kBucketBits - 3);
+}
+
+// What slots do to states, in shared memory.
+class NearSteps {
  public:
-  __device__ WarpStream(const RansStepCuda& task, const StreamState& row, int lane)
-      : task_(task),
-        tables_(*task.tables),
+  __device__ explicit NearSteps(const uint64_t* shared) : steps_(shared) {}
+  __device__ __forceinline__ NearArray<uint64_t> table(uint32_t number) const {
+    return steps_.from(number * kTableBytes);
+  }
+  static __device__ __forceinline__ uint64_t look_up(const NearArray<uint64_t>& table, uint32_t state) {
+    return table.from(bucket_byte(state)).front();
+  }
+
+ private:
+  NearArray<uint64_t> steps_;
+};
+
+// And in the memory of the device. The address comes from another lane, so that it is in registers; each
+// round would load it otherwise, and wait.
+class FarSteps {
+ public:
+  __device__ explicit FarSteps(const RansTablesCuda& tables)
+      : steps_(reinterpret_cast<const char*>(
+            __shfl_sync(kAll, reinterpret_cast<unsigned long long>(&tables.step[0][0]), 0))) {}
+  __device__ __forceinline__ const char* table(uint32_t number) const {
+    return steps_ + number * kTableBytes;
+  }
+  static __device__ __forceinline__ uint64_t look_up(const char* table, uint32_t state) {
+    return __ldg(reinterpret_cast<const uint64_t*>(table + bucket_byte(state)));
+  }
+
+ private:
+  const char* steps_;
+};
+
+// The lanes of a stream in the registers of a warp.
+template <int kLanes, typename Steps>
+class Lanes {
+ public:
+  __device__ Lanes(const RansStepCuda& task, StepMemory& memory, const Steps& steps, const StreamState& row,
+                   const Part& part, int lane)
+      : steps_(steps),
+        memory_(memory),
+        part_(part),
         lane_(lane),
-        lanes_(row.lane_count),
-        state_(lane < row.lane_count ? row.lanes[lane] : 0),
-        word_(row.word),
+        own_(lane % kLanes),
+        state_(row.lanes[own_]),
+        word_at_(row.word),
         words_end_(row.words_end),
+        next_word_(task.data + row.word + 2 * lane),
+        words_stop_(task.data + row.words_end),
+        aligned_(is_aligned<uint32_t>(part.index)),
+        first_is_skip_((task.tables->info[0] >> kSkipAt & 1) != 0),
+        check_(task.tables->tables) {}
+
+  __device__ StreamFault run() {
+    coming_ = indices_of(0);
+#pragma unroll
+    for (int i = 0; i < kAhead / kStagedAtOnce; ++i) memory_.words[kStagedAtOnce * i + lane_] = read_word();
+    staged_ = kAhead;
+    coming_word_ = read_word();
+    __syncwarp();
+    const int64_t size = part_.size();
+    int turn = 0;
+    for (int64_t begin = 0; begin < size; begin += kTogether) {
+      const int count = static_cast<int>(size - begin < kTogether ? size - begin : kTogether);
+      const StreamFault fault =
+          meet(memory_, turn, true, make_slots(begin, count, memory_.slots[turn]), lane_);
+      if (fault != StreamFault::kNone) return fault;
+      turn ^= 1;
+    }
+    return meet(memory_, turn, true, StreamFault::kNone, lane_);
+  }
+
+  __device__ void save(StreamState& row) const {
+    if (lane_ < kLanes) row.lanes[lane_] = state_;
+    if (lane_ == 0) row.word = word_at_;
+  }
+
+ private:
+  static constexpr int kGroup = kRounds * kLanes;
+  static constexpr unsigned kTakers = kLanes == kWarp ? kAll : (1u << kLanes) - 1;
+  static constexpr int kAhead = words_at_hand(kLanes);
+
+  __device__ uint32_t indices_of(int64_t begin) const {
+    return four_indices(part_.index + begin + kEach * lane_, part_.end, aligned_);
+  }
+
+  // The next word of this lane's, one in 32. Both its bytes are there if the first one is.
+  __device__ uint16_t read_word() {
+    uint32_t word = 0;
+    if (next_word_ < words_stop_) {
+      word = __ldg(next_word_) | static_cast<uint32_t>(__ldg(next_word_ + 1)) << 8;
+    }
+    next_word_ += 2 * kWarp;
+    return static_cast<uint16_t>(word);
+  }
+
+  __device__ void stage_words() {
+    memory_.words[staged_ + lane_] = coming_word_;
+    staged_ += kStagedAtOnce;
+    coming_word_ = read_word();
+    __syncwarp();
+  }
+
+  // Moves what is staged to the front.
+  __device__ void rewind_words() {
+    constexpr int kMost = kAhead / kStagedAtOnce + 1;
+    uint16_t kept[kMost];
+#pragma unroll
+    for (int i = 0; i < kMost; ++i) kept[i] = memory_.words[word_ + kStagedAtOnce * i + lane_];
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < kMost; ++i) memory_.words[kStagedAtOnce * i + lane_] = kept[i];
+    __syncwarp();
+    staged_ -= word_;
+    word_ = 0;
+  }
+
+  // The lanes that a word is due to.
+  __device__ __forceinline__ unsigned due() const { return __ballot_sync(kAll, state_ < kStateLow); }
+  __device__ __forceinline__ void take_words(unsigned due) {
+    const unsigned takers = due & kTakers;
+    const uint32_t word = memory_.words[word_ + __popc(takers & ((1u << own_) - 1))];
+    const uint32_t longer = state_ << kWordBits | word;
+    state_ = state_ < kStateLow ? longer : state_;
+    word_ += __popc(takers);
+  }
+
+  // A group of which `count` symbols are there. `four` are the indices of the lane.
+  template <bool kWhole>
+  __device__ __forceinline__ void make_group(uint32_t four, int count, uint16_t* slots) {
+    bool busy[kRounds];
+#pragma unroll
+    for (int round = 0; round < kRounds; ++round) {
+      busy[round] =
+          kLanes == kWideLanes || __any_sync(kAll, !first_is_skip_ || (four >> 8 * round & 255) != 0) != 0;
+    }
+    uint32_t slot[kRounds];
+#pragma unroll
+    for (int round = 0; round < kRounds; ++round) {
+      slot[round] = 0;
+      if (!busy[round]) continue;
+      const auto table = steps_.table(four >> 8 * round & 255);
+      uint64_t bucket = 0;
+      if (kLanes == kNarrowLanes) bucket = Steps::look_up(table, state_);
+      const unsigned takers = due();
+      if (kLanes == kWideLanes || takers != 0) {
+        if (kLanes == kNarrowLanes) __syncwarp();  // so that this is jumped over and not carried along
+        take_words(takers);
+        bucket = Steps::look_up(table, state_);
+      }
+      slot[round] = state_;
+      if (kWhole || kRounds * own_ + round < count) state_ = next_state(state_, bucket);
+    }
+    const uint2 packed =
+        make_uint2(__byte_perm(slot[0], slot[1], 0x5410), __byte_perm(slot[2], slot[3], 0x5410));
+    if (lane_ < kLanes) reinterpret_cast<uint2*>(slots)[lane_] = packed;
+  }
+
+  // The groups of a piece of which `count` symbols are there.
+  template <bool kWhole>
+  __device__ __forceinline__ void make_piece(uint32_t indices, int count, uint16_t* slots) {
+#pragma unroll 1
+    for (int from = 0; from < kWarp; from += kLanes) {  // the lanes that hold the indices of the group
+      const int before = kRounds * from;
+      if (!kWhole && before >= count) break;
+      const uint32_t four = kLanes == kWideLanes ? indices : __shfl_sync(kAll, indices, from + own_);
+      if (__any_sync(kAll, !first_is_skip_ || four != 0) == 0) continue;
+#pragma unroll 1
+      while (staged_ - word_ < kAhead) stage_words();
+      make_group<kWhole>(four, count - before, slots + before);
+    }
+  }
+
+  __device__ StreamFault make_slots(int64_t begin, int count, uint16_t* slots) {
+    rewind_words();
+    for (int piece = 0; piece < count; piece += kPiece) {
+      const uint32_t indices = coming_;
+      coming_ = indices_of(begin + piece + kPiece);
+      check_.see(indices);
+      if (count - piece >= kPiece) {
+        make_piece<true>(indices, kPiece, slots + piece);
+      } else {
+        make_piece<false>(indices, count - piece, slots + piece);
+      }
+    }
+    take_words(due());
+    word_at_ += 2 * word_;
+    if (__any_sync(kAll, check_.found())) return StreamFault::kIndex;
+    return word_at_ > words_end_ ? StreamFault::kWords : StreamFault::kNone;
+  }
+
+  const Steps steps_;
+  StepMemory& memory_;
+  const Part part_;
+  int lane_, own_;  // the number in the warp, and among the lanes
+  uint32_t state_;
+  int64_t word_at_, words_end_;
+  const uint8_t *next_word_, *words_stop_;
+  int word_ = 0, staged_ = 0;  // where the next is in shared memory, and where the next to be staged goes
+  uint16_t coming_word_ = 0;
+  uint32_t coming_ = 0;  // indices
+  bool aligned_, first_is_skip_;
+  IndexCheck check_;
+};
+
+// What a warp needs to make symbols of slots.
+class Symbols {
+ public:
+  __device__ Symbols(const RansStepCuda& task, StepMemory& memory, const StreamState& row, const Part& part,
+                     int lane)
+      : tables_(*task.tables),
+        memory_(memory),
+        part_(part),
+        lane_(lane),
+        aligned_(is_aligned<uint32_t>(part.index) && is_aligned<uint2>(part.symbols)),
         raw_{task.data + row.words_end, 8 * (row.raw_end - row.words_end), row.raw_bit},
         escapes_{task.data + row.raw_end, 8 * (row.end - row.raw_end), row.escape_bit},
         checksum_(*task.tables, row.crc, lane) {}
 
-  // Decodes symbols from `first` to `last` of the segment.
-  __device__ StreamFault run(int64_t first, int64_t last, uint8_t* entries) {
-    for (int64_t begin = first; begin < last; begin += kTogether) {
-      const int count = static_cast<int>(last - begin < kTogether ? last - begin : kTogether);
-      make_entries(task_.index + begin, count, entries);
-      __syncwarp();
-      if (word_ > words_end_) return StreamFault::kWords;
-      for (int done = 0; done < count; done += kPiece) {
-        const int piece = min(kPiece, count - done);
-        const StreamFault fault = make_symbols(begin + done, piece, entries + done);
-        if (fault != StreamFault::kNone) return fault;
+  __device__ StreamFault run() {
+    coming_ = indices_of(0);
+    const int64_t size = part_.size();
+    StreamFault found = StreamFault::kNone;
+    int turn = 0;
+    for (int64_t begin = 0; begin < size; begin += kTogether) {
+      const StreamFault fault = meet(memory_, turn, false, found, lane_);
+      if (fault != StreamFault::kNone) return fault;
+      const int count = static_cast<int>(size - begin < kTogether ? size - begin : kTogether);
+      for (int done = 0; done < count && found == StreamFault::kNone; done += kPiece) {
+        found = make_symbols(begin + done, min(kPiece, count - done), memory_.slots[turn] + done);
       }
-      __syncwarp();
+      turn ^= 1;
     }
-    return StreamFault::kNone;
+    return meet(memory_, turn, false, found, lane_);
   }
 
   __device__ void save(StreamState& row) {
     const uint32_t crc = checksum_.value();
-    if (lane_ < lanes_) row.lanes[lane_] = state_;
     if (lane_ != 0) return;
-    row.word = word_;
     row.raw_bit = raw_.position;
     row.escape_bit = escapes_.position;
     row.crc = crc;
   }
 
  private:
-  __device__ void make_entries(const uint8_t* index, int count, uint8_t* entries) {
-    const unsigned before = (1u << lane_) - 1;
-    for (int group = 0; group < count; group += kRounds * lanes_) {
-#pragma unroll
-      for (int round = 0; round < kRounds; ++round) {
-        const int i = group + kRounds * lane_ + round;
-        const bool active = lane_ < lanes_ && i < count;
-        if (active) {
-          const uint32_t slot = state_ & (kProbabilityOne - 1);
-          const uint64_t bucket = __ldg(&tables_.decode[__ldg(index + i)][slot >> kBucketBits]);
-          const UnpackedSlot unpacked = unpack_bucket(bucket, slot);
-          entries[i] = static_cast<uint8_t>(unpacked.number);
-          state_ = unpacked.frequency * ((state_ >> kProbabilityBits) + 1) + unpacked.offset;
-        }
-        const bool due = active && state_ < kStateLow;
-        const unsigned takers = __ballot_sync(kAll, due);
-        if (due) {
-          const int64_t at = word_ + 2 * __popc(takers & before);
-          uint32_t word = 0;
-          if (at < words_end_)
-            word = __ldg(task_.data + at) | static_cast<uint32_t>(__ldg(task_.data + at + 1)) << 8;
-          state_ = state_ << kWordBits | word;
-        }
-        word_ += 2 * __popc(takers);
-      }
-    }
+  __device__ uint32_t indices_of(int64_t begin) const {
+    return four_indices(part_.index + begin + kEach * lane_, part_.end, aligned_);
   }
 
-  // The symbols `begin` to `begin + count` <= kPiece of the segment.
-  __device__ StreamFault make_symbols(int64_t begin, int count, const uint8_t* entries) {
-    int32_t offset[kEach], quotient[kEach], symbol[kEach];
-    int shift[kEach], regular[kEach];
-    bool escape[kEach], any_escape = false;
-    int32_t bits = 0;
+  // The symbols from `begin` on, `count` <= kPiece.
+  __device__ StreamFault make_symbols(int64_t begin, int count, const uint16_t* slots) {
+    const uint32_t four = coming_;
+    coming_ = indices_of(begin + kPiece);
+    const uint2 slot = reinterpret_cast<const uint2*>(slots)[lane_];
+    const bool whole = count == kPiece;
+    uint32_t meaning[kEach];
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
-      const int i = kEach * lane_ + k;
-      const bool there = i < count;
-      const uint32_t info = there ? __ldg(&tables_.info[__ldg(task_.index + begin + i)]) : 0;
-      const int entry = there ? entries[i] : 0;
-      offset[k] = static_cast<int16_t>(info & 0xffff);
-      regular[k] = static_cast<int>(info >> kRegularAt & 255);
-      shift[k] = static_cast<int>(info >> kShiftAt & 15);
-      escape[k] = entry == kEscapeMark;
-      any_escape = any_escape || escape[k];
-      quotient[k] = offset[k] + entry;
-      bits += shift[k];
+      meaning[k] = 0;
+      if (!whole && kEach * lane_ + k >= count) continue;
+      meaning[k] = meaning_of(tables_, four >> 8 * k & 255, (k < 2 ? slot.x : slot.y) >> 16 * (k & 1));
     }
-    const int32_t behind = prefix_sum(bits, lane_);  // the raw bits up to this lane's last
+    const uint32_t together = meaning[0] | meaning[1] | meaning[2] | meaning[3];
+    if (__any_sync(kAll, (together & (kSpecial | kShiftMask)) != 0)) {
+      const StreamFault fault = add_bits(meaning, four, (together & kSpecial) != 0, count);
+      if (fault != StreamFault::kNone) return fault;
+    }
+    const uint2 packed = make_uint2(pack(meaning[0], meaning[1]), pack(meaning[2], meaning[3]));
+    int16_t* const out = part_.symbols + begin + kEach * lane_;
+    if (whole && aligned_) {
+      *reinterpret_cast<uint2*>(out) = packed;
+    } else {
+#pragma unroll
+      for (int k = 0; k < kEach; ++k) {
+        const uint32_t pair = k < 2 ? packed.x : packed.y;
+        if (kEach * lane_ + k < count) out[k] = static_cast<int16_t>(pair >> 16 * (k & 1));
+      }
+    }
+    if (whole) {
+      checksum_.add(packed);
+    } else {
+      checksum_.add(packed, count);
+    }
+    return StreamFault::kNone;
+  }
 
+  static __device__ __forceinline__ uint32_t pack(uint32_t first, uint32_t second) {
+    static_assert(kMeaningAt == 8, "symbols are the second and third byte");
+    return __byte_perm(first, second, 0x6521);
+  }
+
+  // Adds raw bits to what slots mean, so that it is symbols there, and makes symbols of what is special.
+  __device__ StreamFault add_bits(uint32_t (&meaning)[kEach], uint32_t four, bool special, int count) {
+    int bits = 0;
+#pragma unroll
+    for (int k = 0; k < kEach; ++k) bits += static_cast<int>(meaning[k] & kShiftMask);
+    const int behind = prefix_sum(bits, lane_);  // the raw bits up to this lane's last
+    const int total = __shfl_sync(kAll, behind, 31);
+    const int64_t position = raw_.position + behind - bits;
+    if (__any_sync(kAll, special) || raw_.position + total > raw_.size) {
+      const StreamFault fault = add_bits_one_by_one(meaning, four, position, count);
+      if (fault != StreamFault::kNone) return fault;
+    } else {
+      uint64_t low = bits > 0 ? read_bits(position, bits) : 0;
+#pragma unroll
+      for (int k = 0; k < kEach; ++k) {
+        const uint32_t shift = meaning[k] & kShiftMask;
+        meaning[k] += (static_cast<uint32_t>(low) & ((1u << shift) - 1)) << kMeaningAt;
+        low >>= shift;
+      }
+    }
+    raw_.position += total;
+    return StreamFault::kNone;
+  }
+
+  // `count` <= 48 bits from `position` on, all of which are in the section, and what follows in their last
+  // byte.
+  __device__ __forceinline__ uint64_t read_bits(int64_t position, int count) const {
+    constexpr int kBytes = (7 + kEach * kMaxShift + 7) / 8;
+    const uint8_t* at = raw_.section + (position >> 3);
+    const int skipped = static_cast<int>(position & 7), last = (skipped + count - 1) >> 3;
+    uint64_t bits = __ldg(at);
+#pragma unroll
+    for (int byte = 1; byte < kBytes; ++byte) {
+      if (byte <= last) bits |= uint64_t{__ldg(at + byte)} << 8 * byte;
+    }
+    return bits >> skipped;
+  }
+
+  // The same for escapes and for bits that may be missing; the first fault of the piece, if there is one.
+  __device__ StreamFault add_bits_one_by_one(uint32_t (&meaning)[kEach], uint32_t four, int64_t position,
+                                             int count) {
+    int32_t quotient[kEach];
+    bool escape[kEach], any_escape = false;
+#pragma unroll
+    for (int k = 0; k < kEach; ++k) {
+      const uint32_t number = meaning[k] >> kMeaningAt & 0xffff;
+      const bool special = (meaning[k] & kSpecial) != 0;
+      escape[k] = special && number == kEscapeMark;
+      any_escape = any_escape || escape[k];
+      quotient[k] = special ? offset_of(four, k) + static_cast<int32_t>(number) : 0;
+    }
     StreamFault escape_fault = StreamFault::kNone;  // of the lane's first escape that has one
     int faulty_escape = kEach;
     for (unsigned waiting = __ballot_sync(kAll, any_escape); waiting != 0; waiting &= waiting - 1) {
@@ -254,46 +559,53 @@ class WarpStream {
           const uint32_t distance = read_escape(escapes_, escape_fault);
           if (escape_fault != StreamFault::kNone) faulty_escape = k;
           const auto steps = static_cast<int32_t>(distance >> 1);
-          quotient[k] = (distance & 1) != 0 ? offset[k] - 1 - steps : offset[k] + regular[k] + steps;
+          const auto regular = static_cast<int32_t>(info_of_table(four, k) >> kRegularAt & 255);
+          quotient[k] = offset_of(four, k) + ((distance & 1) != 0 ? -1 - steps : regular + steps);
         }
       }
       escapes_.position = __shfl_sync(kAll, escapes_.position, turn);
     }
 
     StreamFault fault = StreamFault::kNone;
-    int64_t position = raw_.position + behind - bits;
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
-      const int i = kEach * lane_ + k;
-      symbol[k] = 0;
-      if (i >= count || fault != StreamFault::kNone) continue;
+      if (kEach * lane_ + k >= count || fault != StreamFault::kNone) continue;
+      const int shift = static_cast<int>(meaning[k] & kShiftMask);
       if (k == faulty_escape) {
         fault = escape_fault;
-      } else if (position + shift[k] > raw_.size) {
+      } else if (position + shift > raw_.size) {
         fault = StreamFault::kBits;
       } else {
-        const auto low = static_cast<int32_t>(bits_at(raw_.section, position, shift[k]));
-        symbol[k] = quotient[k] * (1 << shift[k]) + low - ((1 << shift[k]) >> 1);
-        if (symbol[k] != static_cast<int16_t>(symbol[k])) fault = StreamFault::kSymbol;
-        task_.symbols[begin + i] = static_cast<int16_t>(symbol[k]);
+        auto symbol = static_cast<int32_t>(bits_at(raw_.section, position, shift));
+        if ((meaning[k] & kSpecial) != 0) {
+          symbol += quotient[k] * (1 << shift) - ((1 << shift) >> 1);
+        } else {
+          symbol += static_cast<int16_t>(meaning[k] >> kMeaningAt);
+        }
+        if (symbol != static_cast<int16_t>(symbol)) fault = StreamFault::kSymbol;
+        meaning[k] = static_cast<uint32_t>(symbol) << kMeaningAt;
       }
-      position += shift[k];
+      position += shift;
     }
     const unsigned faulty = __ballot_sync(kAll, fault != StreamFault::kNone);
-    if (faulty != 0) {
-      const int first = __ffs(static_cast<int>(faulty)) - 1;
-      return static_cast<StreamFault>(__shfl_sync(kAll, static_cast<int32_t>(fault), first));
-    }
-    raw_.position += __shfl_sync(kAll, behind, 31);
-    checksum_.add(symbol, count);
-    return StreamFault::kNone;
+    if (faulty == 0) return StreamFault::kNone;
+    const int first = __ffs(static_cast<int>(faulty)) - 1;
+    return static_cast<StreamFault>(__shfl_sync(kAll, static_cast<int32_t>(fault), first));
   }
 
-  const RansStepCuda& task_;
+  __device__ uint32_t info_of_table(uint32_t four, int k) const {
+    return __ldg(&tables_.info[four >> 8 * k & 255]);
+  }
+  __device__ int32_t offset_of(uint32_t four, int k) const {
+    return static_cast<int16_t>(info_of_table(four, k) & 0xffff);
+  }
+
   const RansTablesCuda& tables_;
-  int lane_, lanes_;
-  uint32_t state_;
-  int64_t word_, words_end_;
+  StepMemory& memory_;
+  const Part part_;
+  int lane_;
+  bool aligned_;
+  uint32_t coming_ = 0;  // indices
   Bits raw_, escapes_;
   WarpChecksum checksum_;
 };
@@ -304,23 +616,38 @@ __device__ StreamFault refuse_call(const RansTablesCuda& tables, int lane) {
   return tables_are_valid(tables, lane) ? StreamFault::kNone : StreamFault::kTables;
 }
 
-// And for one of them.
-__device__ StreamFault refuse_stream(const RansStepCuda& task, const StreamState& row, int64_t first,
-                                     int64_t last, int lane) {
+// And for one of them; indices are looked at later.
+__device__ StreamFault refuse_stream(const RansStepCuda& task, const StreamState& row, int lane) {
   if (!is_known(row.fault)) return StreamFault::kState;
   if (row.fault != StreamFault::kNone) return row.fault;
   if (!sections_are_safe(row, task.size)) return StreamFault::kState;
   const bool safe = lane >= row.lane_count || lane_is_safe(row.lanes[lane]);
-  if (__all_sync(kAll, safe) == 0) return StreamFault::kState;
-  bool named = true;
-  for (int64_t i = first + lane; i < last; i += 32) named = named && task.index[i] < task.tables->tables;
-  return __all_sync(kAll, named) == 0 ? StreamFault::kIndex : StreamFault::kNone;
+  return __all_sync(kAll, safe) != 0 ? StreamFault::kNone : StreamFault::kState;
 }
 
-// Streams are few, so a warp may have many registers.
-__global__ void __launch_bounds__(32, 16) rans_step_kernel(RansStepCuda task) {
-  __shared__ uint8_t entries[kTogether];
-  const int lane = static_cast<int>(threadIdx.x);
+template <typename Half>
+__device__ StreamFault run_half(Half half, StreamState& row) {
+  const StreamFault fault = half.run();
+  if (fault == StreamFault::kNone) half.save(row);
+  return fault;
+}
+
+template <typename Steps>
+__device__ StreamFault run_lanes(const RansStepCuda& task, StepMemory& memory, const Steps& steps,
+                                 StreamState& row, const Part& part, int lane) {
+  if (row.lane_count == kWideLanes) {
+    return run_half(Lanes<kWideLanes, Steps>(task, memory, steps, row, part, lane), row);
+  }
+  return run_half(Lanes<kNarrowLanes, Steps>(task, memory, steps, row, part, lane), row);
+}
+
+// A block a stream. With `kFew`, sets of up to kNearTables tables go to shared memory, where a look-up takes
+// less time; for many streams that would be too much of it.
+template <bool kFew>
+__global__ void __launch_bounds__(kStepThreads, 12) rans_step_kernel(RansStepCuda task) {
+  __shared__ StepMemory memory;
+  AICR_DYNAMIC_SHARED(uint64_t, near_steps);
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp;
   const int64_t s = blockIdx.x;
   StreamState& row = task.rows[s];
   StreamFault fault = refuse_call(*task.tables, lane);
@@ -329,21 +656,41 @@ __global__ void __launch_bounds__(32, 16) rans_step_kernel(RansStepCuda task) {
   const int64_t first = shared ? s * task.count / task.streams : task.splits[s];
   const int64_t last = shared ? (s + 1) * task.count / task.streams : task.splits[s + 1];
   if (fault == StreamFault::kNone) {
-    fault = refuse_stream(task, row, first, last, lane);
+    fault = refuse_stream(task, row, lane);
   } else if (row.fault != StreamFault::kNone && is_known(row.fault)) {
     fault = row.fault;
   }
-  if (fault == StreamFault::kNone) {
-    WarpStream stream(task, row, lane);
-    fault = stream.run(first, last, entries);
-    if (fault == StreamFault::kNone) {
-      stream.save(row);
-      return;
+  const bool tried = fault == StreamFault::kNone;
+  const bool near = kFew && tried && task.tables->tables <= kNearTables;
+  if (near) {
+    const int pairs = task.tables->tables * kBuckets / 2;
+    for (int i = thread; i < pairs; i += kStepThreads) {
+      copy_async<16>(near_steps + 2 * i, &task.tables->step[0][0] + 2 * i);
     }
+    commit_copies();
+    wait_for_copies<0>();
   }
-  __syncwarp();  // what was written before is overwritten by other lanes
-  for (int64_t i = first + lane; i < last; i += 32) task.symbols[i] = 0;
-  if (lane == 0) row.fault = fault;
+  if (thread < 2) memory.lanes_fault[thread] = memory.symbols_fault[thread] = StreamFault::kNone;
+  __syncthreads();
+  if (tried) {
+    const Part part{task.index + first, task.index + last, task.symbols + first};
+    if (thread >= kWarp) {
+      fault = run_half(Symbols(task, memory, row, part, lane), row);
+    } else if (near) {
+      fault = run_lanes(task, memory, NearSteps(near_steps), row, part, lane);
+    } else {
+      fault = run_lanes(task, memory, FarSteps(*task.tables), row, part, lane);
+    }
+    if (fault == StreamFault::kNone) return;
+  }
+  bool named = true;
+  for (int64_t i = first + thread; i < last; i += kStepThreads) {
+    named = named && task.index[i] < task.tables->tables;
+    task.symbols[i] = 0;
+  }
+  // The caller's mistake comes before what is wrong with the stream.
+  if (__syncthreads_and(named) == 0 && tried) fault = StreamFault::kIndex;
+  if (thread == 0) row.fault = fault;
 }
 
 __device__ bool is_used_up(const Bits& bits) {
@@ -388,7 +735,10 @@ cudaError_t launch_rans_begin(const uint8_t* data, int64_t size, const int64_t* 
 cudaError_t launch_rans_step(const RansStepCuda& task, cudaStream_t stream) {
   if (task.streams == 0) return cudaSuccess;
   if (task.streams > INT_MAX) return cudaErrorInvalidConfiguration;
-  return AICR_LAUNCH(rans_step_kernel, static_cast<unsigned>(task.streams), 32, 0, stream, task);
+  const auto blocks = static_cast<unsigned>(task.streams);
+  return task.streams <= kFewStreams
+             ? AICR_LAUNCH((rans_step_kernel<true>), blocks, kStepThreads, kNearBytes, stream, task)
+             : AICR_LAUNCH((rans_step_kernel<false>), blocks, kStepThreads, 0, stream, task);
 }
 
 cudaError_t launch_rans_end(const StreamState* rows, int64_t streams, const uint8_t* data, int64_t size,

@@ -7,8 +7,9 @@
 // escape bits, which prefix sums place. Bits are or-ed into words of zeros, in any order.
 //
 // Code: a warp a stream, from the last symbol to the first; words are put down from the end of the stream's
-// memory backwards, which leaves them in reading order. In a round a ballot tells who gives one. The slot of
-// an entry and rank is looked up in the inverted table, 32 KiB, which the cache holds for the tables in use.
+// memory backwards, which leaves them in reading order. In a round a ballot tells who gives one, which no
+// state depends on. Entries, which are known before, are loaded a group ahead, so what a round waits for is a
+// reciprocal multiplication and the cell of the slot.
 //
 // Choose: one warp says how many lanes a stream has, and where each ends.
 //
@@ -157,7 +158,13 @@ __global__ void __launch_bounds__(32, 16) rans_split_kernel(RansEncodeCuda task)
       }
       escape_bit += __shfl_sync(kAll, behind, 31);
     }
-    checksum.add(symbol, count);
+    const uint2 packed = make_uint2((symbol[0] & 0xffff) | static_cast<uint32_t>(symbol[1]) << 16,
+                                    (symbol[2] & 0xffff) | static_cast<uint32_t>(symbol[3]) << 16);
+    if (count == kPiece) {
+      checksum.add(packed);
+    } else {
+      checksum.add(packed, count);
+    }
   }
   const uint32_t crc = checksum.value();
   if (lane != 0) return;
@@ -165,6 +172,29 @@ __global__ void __launch_bounds__(32, 16) rans_split_kernel(RansEncodeCuda task)
   row.escape_bits = escape_bit;
   row.crc = crc;
 }
+
+// The slot of a position in a table; see RansRunsCuda.
+__device__ __forceinline__ uint32_t slot_of(const RansRunsCuda& runs, uint32_t table, uint32_t position) {
+  constexpr uint32_t kDifference = kProbabilityOne - 1;
+  const uint64_t cell = __ldg(&runs.cell[table][position >> kCellBits]);
+  const auto low = static_cast<uint32_t>(cell), high = static_cast<uint32_t>(cell >> 32);
+  const uint32_t second_begin = __funnelshift_r(low, high, 28) & 0xffff;
+  uint32_t difference = position < second_begin ? low : low >> 14;
+  if (uint32_t next = high >> 16; next != 0) {
+    for (;; ++next) {
+      const uint32_t run = __ldg(&runs.run[table][next]);
+      if (position < run >> 16) break;
+      difference = run;
+    }
+  }
+  return (position + difference) & kDifference;
+}
+
+// What a lane codes in one group, all of which is known before its state is.
+struct EncodeGroup {
+  uint32_t indices;
+  uint64_t entry[kRounds];  // 0 for what changes no state
+};
 
 template <int kLanes>
 __global__ void __launch_bounds__(32, 16)
@@ -177,27 +207,42 @@ __global__ void __launch_bounds__(32, 16)
   // See RansEncoder::finish.
   if (automatic && kVariant == 1 && row.words[0] >= static_cast<int64_t>(kWideFromWords + 2 * kWideLanes))
     return;
+  const RansTablesCuda& tables = *task.tables;
+  const RansRunsCuda& runs = *task.runs;
   const int64_t first = task.splits[s], count = task.splits[s + 1] - first;
   const uint8_t* index = task.index + first;
   const uint8_t* entries = task.entries + task.entries_before + first;
+  const bool aligned = is_aligned<uint32_t>(index) && is_aligned<uint32_t>(entries);
   uint32_t state = lane >= kLanes ? 0 : initial ? last_state(row.crc, lane) : row.states[kVariant][lane];
   uint16_t* word =
       task.words[kVariant] + row.begin + row.count - row.words[kVariant];  // the one put down last
   const uint16_t* const end = word;
   const unsigned before = (1u << lane) - 1;
-  for (int64_t group = (count + kGroup - 1) / kGroup * kGroup; (group -= kGroup) >= 0;) {
+  const auto load = [&](int64_t group) {
+    EncodeGroup loaded;
+    const int64_t at = group + kRounds * lane;
+    const bool there = lane < kLanes && group >= 0;
+    loaded.indices = there ? four_indices(index + at, index + count, aligned) : 0;
+    const uint32_t numbers = there ? four_indices(entries + at, entries + count, aligned) : 0;
+#pragma unroll
+    for (int round = 0; round < kRounds; ++round) {
+      const uint32_t table = loaded.indices >> 8 * round & 255, number = numbers >> 8 * round & 255;
+      const bool active = there && at + round < count && (__ldg(&tables.info[table]) >> kSkipAt & 1) == 0;
+      loaded.entry[round] = active ? __ldg(&runs.entry[table][number]) : 0;
+    }
+    return loaded;
+  };
+  int64_t group = (count + kGroup - 1) / kGroup * kGroup - kGroup;
+  EncodeGroup next = load(group);
+  for (; group >= 0; group -= kGroup) {
+    const EncodeGroup now = next;
+    next = load(group - kGroup);
 #pragma unroll
     for (int round = kRounds - 1; round >= 0; --round) {
-      const int64_t i = group + kRounds * lane + round;
-      const bool there = lane < kLanes && i < count;
-      const uint32_t table = there ? index[i] : 0;
-      const bool active = there && (__ldg(&task.tables->info[table]) >> kSkipAt & 1) == 0;
-      uint32_t frequency = 1, begin = 0;
-      if (active) {
-        const uint32_t entry = __ldg(&task.slots->entry[table][entries[i]]);
-        frequency = entry & 0x7fff;
-        begin = entry >> 15;
-      }
+      const auto reciprocal = static_cast<uint32_t>(now.entry[round]);
+      const auto rest = static_cast<uint32_t>(now.entry[round] >> 32);
+      const uint32_t frequency = rest >> 18, begin = rest & (kProbabilityOne - 1);
+      const bool active = now.entry[round] != 0;
       const bool full = active && state >= frequency << 17;
       const unsigned givers = __ballot_sync(kAll, full);
       word -= __popc(givers);
@@ -206,8 +251,10 @@ __global__ void __launch_bounds__(32, 16)
         state >>= kWordBits;
       }
       if (active) {
-        const uint32_t quotient = state / frequency, rank = state - quotient * frequency;
-        state = quotient << kProbabilityBits | __ldg(&task.slots->slot[table][begin + rank]);
+        const uint32_t quotient = __umulhi(2 * state, reciprocal) >> (rest >> 14 & 15);
+        const uint32_t rank = state - quotient * frequency;
+        const uint32_t slot = slot_of(runs, now.indices >> 8 * round & 255, begin + rank);
+        state = quotient << kProbabilityBits | slot;
       }
     }
   }

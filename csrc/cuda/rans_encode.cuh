@@ -42,7 +42,7 @@ struct RansEncodeCuda {
   int64_t count, segment;
   const int64_t* splits;
   const RansTablesCuda* tables;
-  const RansSlotsCuda* slots;
+  const RansRunsCuda* runs;
   int64_t streams, total;  // total: symbols of all segments
   EncodeRow* rows;
   EncodeReport* reports;   // [streams + 1]; the value of the last one is how many bytes there are

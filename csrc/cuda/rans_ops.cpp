@@ -26,21 +26,13 @@ Tensor bytes(const Tensor& like, size_t size) {
   return new_empty(like, {static_cast<int64_t>(size)}, ScalarType::Byte);
 }
 
-Tensor device_tables(const char* op, const Tensor& tables, const RansSplitsCuda& splits,
+Tensor device_tables(const char* op, const Tensor& tables, const RansSplitsCuda& splits, RansRunsCuda* runs,
                      cudaStream_t stream) {
   const Tensor dense = contiguous(tables);
   Tensor made = bytes(tables, sizeof(RansTablesCuda));
   check_launch(op, launch_rans_tables(dense.const_data_ptr<int32_t>(), dense.numel(), splits,
-                                      pointer<RansTablesCuda>(made), stream));
+                                      pointer<RansTablesCuda>(made), runs, stream));
   return made;
-}
-
-Tensor device_slots(const char* op, const Tensor& tables, Tensor& made, cudaStream_t stream) {
-  const Tensor dense = contiguous(tables);
-  Tensor slots = bytes(tables, sizeof(RansSlotsCuda));
-  check_launch(op, launch_rans_slots(pointer<RansTablesCuda>(made), dense.const_data_ptr<int32_t>(),
-                                     pointer<RansSlotsCuda>(slots), stream));
-  return slots;
 }
 
 // Raises what the CPU raises: first for the call, then for the first stream that has a problem.
@@ -110,8 +102,8 @@ std::tuple<Tensor, Tensor> rans_encode_cuda(std::vector<Tensor> symbols, std::ve
     held.push_back(index[g] = contiguous(index[g]));
     held.push_back(splits[g] = contiguous(splits[g]));
     // launch_rans_place looks at the splits, a stream at a time.
-    Tensor made = device_tables(op, tables[g], RansSplitsCuda{}, stream),
-           slots = device_slots(op, tables[g], made, stream);
+    Tensor runs = bytes(like, sizeof(RansRunsCuda));
+    Tensor made = device_tables(op, tables[g], RansSplitsCuda{}, pointer<RansRunsCuda>(runs), stream);
     RansEncodeCuda task{};
     task.symbols = symbols[g].const_data_ptr<int16_t>();
     task.index = index[g].const_data_ptr<uint8_t>();
@@ -119,7 +111,7 @@ std::tuple<Tensor, Tensor> rans_encode_cuda(std::vector<Tensor> symbols, std::ve
     task.segment = static_cast<int64_t>(g);
     task.splits = splits[g].const_data_ptr<int64_t>();
     task.tables = pointer<RansTablesCuda>(made);
-    task.slots = pointer<RansSlotsCuda>(slots);
+    task.runs = pointer<RansRunsCuda>(runs);
     task.streams = streams;
     task.total = total;
     task.rows = pointer<EncodeRow>(rows);
@@ -133,7 +125,7 @@ std::tuple<Tensor, Tensor> rans_encode_cuda(std::vector<Tensor> symbols, std::ve
     before += task.count;
     tasks.push_back(task);
     held.push_back(made);
-    held.push_back(slots);
+    held.push_back(runs);
   }
   for (const RansEncodeCuda& task : tasks) check_launch(op, launch_rans_place(task, stream));
   for (const RansEncodeCuda& task : tasks) check_launch(op, launch_rans_split(task, stream));
@@ -181,7 +173,8 @@ Tensor rans_decode_step_cuda(Tensor state, Tensor data, Tensor index, Tensor tab
   const CudaDeviceGuard guard(state.get_device_index());
   const cudaStream_t stream = current_cuda_stream(state.get_device_index());
   const Tensor dense = contiguous(data), dense_index = contiguous(index), dense_splits = contiguous(splits);
-  Tensor made = device_tables(op, tables, {dense_splits.const_data_ptr<int64_t>(), streams, count}, stream);
+  Tensor made =
+      device_tables(op, tables, {dense_splits.const_data_ptr<int64_t>(), streams, count}, nullptr, stream);
   Tensor out = new_empty(state, {count}, ScalarType::Short);
   RansStepCuda task{};
   task.rows = pointer<StreamState>(state);

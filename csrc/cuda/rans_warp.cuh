@@ -20,19 +20,58 @@ __device__ __forceinline__ bool tables_are_valid(const RansTablesCuda& tables, i
   return __all_sync(kAll, valid) != 0;
 }
 
-// Whose a slot is: the entry's number and frequency, and what to add to the frequency for the slot's rank, as
-// in common/rans_tables.hpp.
-struct UnpackedSlot {
-  uint32_t number, frequency, offset;
+// Whether `address` is that of a whole vector of this type.
+template <typename Vector>
+__device__ __forceinline__ bool is_aligned(const void* address) {
+  return reinterpret_cast<uintptr_t>(address) % sizeof(Vector) == 0;
+}
+
+// The indices from `at` on, one in a byte: four, with zeros for those that are not in front of `end`.
+__device__ __forceinline__ uint32_t four_indices(const uint8_t* at, const uint8_t* end, bool aligned) {
+  if (aligned && end - at >= kEach) return __ldg(reinterpret_cast<const uint32_t*>(at));
+  uint32_t four = 0;
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) {
+    if (end - at > k) four |= static_cast<uint32_t>(__ldg(at + k)) << 8 * k;
+  }
+  return four;
+}
+
+// Finds indices that name none of 1 to 256 tables, four bytes at a time.
+class IndexCheck {
+ public:
+  __device__ explicit IndexCheck(int32_t tables)
+      : step_(0x01010101u * static_cast<uint32_t>((tables <= 128 ? 128 : 256) - tables)),
+        few_(tables <= 128 ? kAll : 0) {}
+
+  // Bit 7 of a sum says whether the low bits of an index alone are too large.
+  __device__ __forceinline__ void see(uint32_t four) {
+    const uint32_t sum = (four & 0x7f7f7f7fu) + step_;
+    found_ |= (sum & four) | ((sum | four) & few_);
+  }
+
+  __device__ bool found() const { return (found_ & 0x80808080u) != 0; }
+
+ private:
+  uint32_t step_, few_, found_ = 0;
 };
 
-__device__ __forceinline__ UnpackedSlot unpack_bucket(uint64_t bucket, uint32_t slot) {
-  const uint32_t rest = ~slot & (kBucketSlots - 1), reach = bucket & (kBucketSlots - 1);
-  const bool second = rest <= reach;
-  const uint64_t fields = second ? bucket >> kSecondEntry : bucket;
-  const uint32_t bias = second ? static_cast<uint32_t>(bucket >> kSecondBiasAt) - kProbabilityOne : reach;
-  return {static_cast<uint32_t>(fields >> kNumberAt & (kMaxEntries - 1)),
-          static_cast<uint32_t>(fields >> kFrequencyAt & kFrequencyMask), bias - rest};
+// The state behind a symbol: frequency * (state >> 14) + rank of the slot. See RansTablesCuda::step: of the
+// two sums the one that counts is the larger.
+__device__ __forceinline__ uint32_t next_state(uint32_t state, uint64_t bucket) {
+  const uint32_t place = (state & (kBucketSlots - 1)) << kStepFrequencyBits;
+  const uint32_t entry =
+      max(static_cast<uint32_t>(bucket) + place, static_cast<uint32_t>(bucket >> 32) + place);
+  const uint32_t frequency = entry & ((1u << kStepFrequencyBits) - 1);
+  const auto behind = static_cast<uint32_t>(static_cast<int32_t>(entry) >> kStepFrequencyBits);
+  return frequency * ((state >> kProbabilityBits) + 1) + behind;
+}
+
+// What a slot, of which only the last 14 bits count, means; see RansTablesCuda::meaning.
+__device__ __forceinline__ uint32_t meaning_of(const RansTablesCuda& tables, uint32_t table, uint32_t slot) {
+  const uint64_t bucket = __ldg(&tables.meaning[table][slot >> kBucketBits & (kBuckets - 1)]);
+  const auto first = static_cast<uint32_t>(bucket), second = static_cast<uint32_t>(bucket >> 32);
+  return (slot << kThresholdAt | ((1u << kThresholdAt) - 1)) >= first ? second : first;
 }
 
 }  // namespace aicr
