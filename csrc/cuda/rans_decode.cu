@@ -289,7 +289,8 @@ class Lanes {
   static constexpr int kAhead = words_at_hand(kLanes);
 
   __device__ uint32_t indices_of(int64_t begin) const {
-    return four_indices(part_.index + begin + kEach * lane_, part_.end, aligned_);
+    const uint8_t* const at = part_.index + begin + kEach * lane_;
+    return four_indices(at, part_.end - at, aligned_);
   }
 
   // The next word of this lane's, one in 32. Both its bytes are there if the first one is.
@@ -452,7 +453,8 @@ class Symbols {
 
  private:
   __device__ uint32_t indices_of(int64_t begin) const {
-    return four_indices(part_.index + begin + kEach * lane_, part_.end, aligned_);
+    const uint8_t* const at = part_.index + begin + kEach * lane_;
+    return four_indices(at, part_.end - at, aligned_);
   }
 
   // The symbols from `begin` on, `count` <= kPiece.

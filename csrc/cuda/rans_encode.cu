@@ -4,7 +4,8 @@
 // segment's split says, so sums of splits tell, without a scan.
 //
 // Split: a warp a stream, 128 symbols at a time, four to a lane: table entries, the checksum, and raw and
-// escape bits, which prefix sums place. Bits are or-ed into words of zeros, in any order.
+// escape bits, which prefix sums place where there are any. Bits are or-ed into words of zeros, in any order.
+// What is found wrong is looked for again to tell which comes first.
 //
 // Code: a warp a stream, from the last symbol to the first; words are put down from the end of the stream's
 // memory backwards, which leaves them in reading order. In a round a ballot tells who gives one, which no
@@ -28,6 +29,7 @@ namespace aicr {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr int kWriteThreads = 512;
 
 __device__ __forceinline__ int own_lane() {
   return static_cast<int>(threadIdx.x % 32);
@@ -71,14 +73,35 @@ __device__ void put_bits(uint32_t* memory, int64_t position, uint64_t bits, int 
   if (skipped + count > 64) atomicOr(at + 2, static_cast<uint32_t>(bits >> (64 - skipped)));
 }
 
-// The first place from `first` to `last` whose index names no table, counted from `first`; -1 if none.
-__device__ int64_t unnamed_table(const RansEncodeCuda& task, int64_t first, int64_t last, int lane) {
-  for (int64_t i = first; i < last; i += 32) {
-    const bool wrong = i + lane < last && task.index[i + lane] >= task.tables->tables;
-    const unsigned found = __ballot_sync(kAll, wrong);
-    if (found != 0) return i - first + __ffs(static_cast<int>(found)) - 1;
+// Reports the first index from `first` to `last` that names no table, or if all do the first symbol other
+// than 0 of a skip table. There is one.
+__device__ void report_first(const RansEncodeCuda& task, int64_t s, int64_t first, int64_t last, int lane) {
+  __syncwarp();  // every lane has seen that there was no problem yet
+  for (const EncodeProblem problem : {EncodeProblem::kIndex, EncodeProblem::kSkip}) {
+    for (int64_t i = first; i < last; i += kWarp) {
+      const int64_t at = i + lane;
+      const uint8_t index = at < last ? task.index[at] : 0;
+      const int16_t symbol = at < last ? task.symbols[at] : 0;
+      const bool skip = (task.tables->info[index] >> kSkipAt & 1) != 0;
+      const bool wrong =
+          problem == EncodeProblem::kIndex ? index >= task.tables->tables : skip && symbol != 0;
+      const unsigned found = __ballot_sync(kAll, at < last && wrong);
+      if (found == 0) continue;
+      if (lane == __ffs(static_cast<int>(found)) - 1) {
+        report(task, s, problem, at - first, problem == EncodeProblem::kIndex ? int64_t{index} : symbol);
+      }
+      return;
+    }
   }
-  return -1;
+}
+
+// Four symbols, each in two bytes, with zeros behind the first `count`.
+__device__ __forceinline__ uint2 four_symbols(const int16_t* at, int64_t count, bool aligned) {
+  if (aligned && count >= kEach) return __ldg(reinterpret_cast<const uint2*>(at));
+  uint32_t symbol[kEach];
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) symbol[k] = k < count ? static_cast<uint16_t>(__ldg(at + k)) : 0;
+  return make_uint2(symbol[0] | symbol[1] << 16, symbol[2] | symbol[3] << 16);
 }
 
 __global__ void __launch_bounds__(32, 16) rans_split_kernel(RansEncodeCuda task) {
@@ -87,14 +110,9 @@ __global__ void __launch_bounds__(32, 16) rans_split_kernel(RansEncodeCuda task)
   if (!is_fine(task, s)) return;
   const RansTablesCuda& tables = *task.tables;
   const int64_t first = task.splits[s], last = task.splits[s + 1];
-  const bool valid = tables_are_valid(tables, lane);
-  const int64_t wrong = valid ? unnamed_table(task, first, last, lane) : -1;
-  if (!valid || wrong >= 0) {
+  if (!tables_are_valid(tables, lane)) {
     __syncwarp();  // every lane has seen that there was no problem yet
-    if (lane == 0) {
-      report(task, s, valid ? EncodeProblem::kIndex : EncodeProblem::kTables, max(wrong, int64_t{0}),
-             valid ? task.index[first + wrong] : 0);
-    }
+    if (lane == 0) report(task, s, EncodeProblem::kTables, 0, 0);
     return;
   }
   EncodeRow& row = task.rows[s];
@@ -102,31 +120,44 @@ __global__ void __launch_bounds__(32, 16) rans_split_kernel(RansEncodeCuda task)
   uint32_t* escapes = task.escapes + escape_place(row, s);
   int64_t raw_bit = row.raw_bits, escape_bit = row.escape_bits;
   WarpChecksum checksum(tables, row.crc, lane);
-  for (int64_t begin = first; begin < last; begin += kPiece) {
-    const int count = static_cast<int>(last - begin < kPiece ? last - begin : kPiece);
-    int32_t symbol[kEach];
-    uint32_t escape[kEach];  // of which the code is due, plus 2; or 0
+  IndexCheck check(tables.tables);
+  const uint8_t* const index = task.index + first;
+  const int16_t* const symbols = task.symbols + first;
+  uint8_t* const entries = task.entries + task.entries_before + first;
+  const int64_t size = last - first;
+  const bool aligned = is_aligned<uint32_t>(index) && is_aligned<uint2>(symbols);
+  const bool aligned_entries = is_aligned<uint32_t>(entries);
+  uint32_t coming_four = four_indices(index + kEach * lane, size - kEach * lane, aligned);
+  uint2 coming_symbols = four_symbols(symbols + kEach * lane, size - kEach * lane, aligned);
+  bool nonzero_skip = false;
+  for (int64_t begin = 0; begin < size && !nonzero_skip; begin += kPiece) {
+    const int count = static_cast<int>(size - begin < kPiece ? size - begin : kPiece);
+    const uint32_t four = coming_four;
+    const uint2 packed = coming_symbols;
+    const int64_t next = begin + kPiece + kEach * lane;
+    coming_four = four_indices(index + next, size - next, aligned);
+    coming_symbols = four_symbols(symbols + next, size - next, aligned);
+    check.see(four);
+    uint32_t numbers = 0, escape[kEach];  // of which the code is due, plus 2; or 0
     uint64_t low = 0;
-    int low_bits = 0, escape_count = 0, nonzero = kEach;
+    int low_bits = 0, escape_count = 0;
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
-      const int i = kEach * lane + k;
-      symbol[k] = 0;
       escape[k] = 0;
-      if (i >= count) continue;
-      symbol[k] = task.symbols[begin + i];
-      const uint32_t info = __ldg(&tables.info[task.index[begin + i]]);
+      const uint32_t info = __ldg(&tables.info[four >> 8 * k & 255]);
+      if (kEach * lane + k >= count) continue;
+      const auto symbol = static_cast<int16_t>((k < 2 ? packed.x : packed.y) >> 16 * (k & 1));
       const int shift = static_cast<int>(info >> kShiftAt & 15),
                 regular = static_cast<int>(info >> kRegularAt & 255);
-      const int32_t centred = symbol[k] + ((1 << shift) >> 1);
+      const int32_t centred = symbol + ((1 << shift) >> 1);
       low |= uint64_t{static_cast<uint32_t>(centred) & ((1u << shift) - 1)} << low_bits;
       low_bits += shift;
       const int32_t entry = (centred >> shift) - static_cast<int16_t>(info & 0xffff);
       const bool within = entry >= 0 && entry < regular;
-      task.entries[task.entries_before + begin + i] = static_cast<uint8_t>(within ? entry : kEscapeMark);
+      numbers |= (within ? static_cast<uint32_t>(entry) : kEscapeMark) << 8 * k;
       if (within) continue;
       if ((info >> kSkipAt & 1) != 0) {
-        nonzero = min(nonzero, k);
+        nonzero_skip = true;
         continue;
       }
       escape[k] = (entry < 0 ? static_cast<uint32_t>(-1 - entry) * 2 + 1
@@ -134,17 +165,20 @@ __global__ void __launch_bounds__(32, 16) rans_split_kernel(RansEncodeCuda task)
                   (1u << kEscapeOrder);
       escape_count += 2 * (31 - __clz(static_cast<int>(escape[k])));
     }
-    const unsigned found = __ballot_sync(kAll, nonzero < kEach);
-    if (found != 0) {
-      if (lane == __ffs(static_cast<int>(found)) - 1) {
-        const int i = kEach * lane + nonzero;
-        report(task, s, EncodeProblem::kSkip, begin - first + i, task.symbols[begin + i]);
+    uint8_t* const out = entries + begin + kEach * lane;
+    if (aligned_entries && count == kPiece) {
+      *reinterpret_cast<uint32_t*>(out) = numbers;
+    } else {
+#pragma unroll
+      for (int k = 0; k < kEach; ++k) {
+        if (kEach * lane + k < count) out[k] = static_cast<uint8_t>(numbers >> 8 * k);
       }
-      return;
     }
-    const int raw_behind = prefix_sum(low_bits, lane);
-    put_bits(raw, raw_bit + raw_behind - low_bits, low, low_bits);
-    raw_bit += __shfl_sync(kAll, raw_behind, 31);
+    if (__any_sync(kAll, low_bits != 0)) {
+      const int behind = prefix_sum(low_bits, lane);
+      put_bits(raw, raw_bit + behind - low_bits, low, low_bits);
+      raw_bit += __shfl_sync(kAll, behind, 31);
+    }
     if (__any_sync(kAll, escape_count != 0)) {
       const int behind = prefix_sum(escape_count, lane);
       int64_t position = escape_bit + behind - escape_count;
@@ -158,13 +192,16 @@ __global__ void __launch_bounds__(32, 16) rans_split_kernel(RansEncodeCuda task)
       }
       escape_bit += __shfl_sync(kAll, behind, 31);
     }
-    const uint2 packed = make_uint2((symbol[0] & 0xffff) | static_cast<uint32_t>(symbol[1]) << 16,
-                                    (symbol[2] & 0xffff) | static_cast<uint32_t>(symbol[3]) << 16);
     if (count == kPiece) {
       checksum.add(packed);
     } else {
       checksum.add(packed, count);
     }
+    nonzero_skip = __any_sync(kAll, nonzero_skip) != 0;
+  }
+  if (__any_sync(kAll, nonzero_skip || check.found())) {
+    report_first(task, s, first, last, lane);
+    return;
   }
   const uint32_t crc = checksum.value();
   if (lane != 0) return;
@@ -173,94 +210,161 @@ __global__ void __launch_bounds__(32, 16) rans_split_kernel(RansEncodeCuda task)
   row.crc = crc;
 }
 
-// The slot of a position in a table; see RansRunsCuda.
-__device__ __forceinline__ uint32_t slot_of(const RansRunsCuda& runs, uint32_t table, uint32_t position) {
-  constexpr uint32_t kDifference = kProbabilityOne - 1;
-  const uint64_t cell = __ldg(&runs.cell[table][position >> kCellBits]);
+// Which slot a position has in a table; see RansRunsCuda. All lanes take part, but only for those that are
+// `active` the position, and what it leads to, means anything.
+__device__ __forceinline__ uint32_t slot_of(const RansRunsCuda& runs, uint32_t table, uint32_t position,
+                                            bool active) {
+  constexpr uint32_t kSlots = kProbabilityOne - 1;
+  const uint64_t cell = __ldg(&runs.cell[table][(position & kSlots) >> kCellBits]);
   const auto low = static_cast<uint32_t>(cell), high = static_cast<uint32_t>(cell >> 32);
-  const uint32_t second_begin = __funnelshift_r(low, high, 28) & 0xffff;
-  uint32_t difference = position < second_begin ? low : low >> 14;
-  if (uint32_t next = high >> 16; next != 0) {
-    for (;; ++next) {
+  const bool second = position >= (__funnelshift_r(low, high, 28) & 0xffff);
+  uint32_t difference = second ? low >> 14 : low;
+  const bool more = active && second && high >> 16 != 0;
+  if (__any_sync(kAll, more)) {
+    for (uint32_t next = high >> 16; more; ++next) {
       const uint32_t run = __ldg(&runs.run[table][next]);
       if (position < run >> 16) break;
       difference = run;
     }
   }
-  return (position + difference) & kDifference;
+  return (position + difference) & kSlots;
 }
 
-// What a lane codes in one group, all of which is known before its state is.
-struct EncodeGroup {
-  uint32_t indices;
-  uint64_t entry[kRounds];  // 0 for what changes no state
+// The lanes of a stream in the registers of a warp, with 8 lanes four of each.
+template <int kLanes>
+class EncodeLanes {
+ public:
+  static constexpr int kVariant = kLanes == kWideLanes ? 0 : 1;
+
+  __device__ EncodeLanes(const RansEncodeCuda& task, const EncodeRow& row, int64_t s, bool initial, int lane)
+      : runs_(*task.runs),
+        index_end_(task.index + task.splits[s + 1]),
+        groups_((task.splits[s + 1] - task.splits[s] + kGroup - 1) / kGroup),
+        index_(task.index + task.splits[s] + (groups_ - 1) * kGroup + kRounds * (lane % kLanes)),
+        numbers_(task.entries + task.entries_before + (index_ - task.index)),
+        lane_(lane),
+        own_(lane % kLanes),
+        aligned_(is_aligned<uint32_t>(index_) && is_aligned<uint32_t>(numbers_)),
+        state_(initial ? last_state(row.crc, own_) : row.states[kVariant][own_]),
+        words_end_(task.words[kVariant] + row.begin + row.count),
+        word_(words_end_ - row.words[kVariant]) {}
+
+  // Codes the segment, from the last group to the first, or until there are `limit` words. What a group needs
+  // that does not depend on states is loaded while others are coded.
+  __device__ void run(int64_t limit) {
+    int64_t left = groups_;
+    load_numbers();
+    load_group();
+    load_numbers();
+    for (; left > 0 && words() < limit; --left) {
+      const Group now = coming_;
+      load_group();
+      load_numbers();
+      code(now);
+    }
+  }
+
+  __device__ void save(EncodeRow& row) const {
+    if (lane_ < kLanes) row.states[kVariant][lane_] = state_;
+    if (lane_ == 0) row.words[kVariant] = words();
+  }
+
+ private:
+  static constexpr int kGroup = kRounds * kLanes;
+  static constexpr unsigned kGivers = kLanes == kWarp ? kAll : (1u << kLanes) - 1;
+
+  struct Group {
+    uint32_t indices;
+    uint64_t entry[kRounds];  // 0 for what changes no state
+  };
+
+  __device__ int64_t words() const { return words_end_ - word_; }
+
+  __device__ void load_numbers() {
+    coming_indices_ = coming_numbers_ = 0;
+    coming_count_ = 0;
+    if (groups_ <= 0) return;
+    --groups_;
+    const int64_t there = index_end_ - index_;
+    coming_count_ = there < 0 ? 0 : there < kRounds ? static_cast<int>(there) : kRounds;
+    coming_indices_ = four_indices(index_, there, aligned_);
+    coming_numbers_ = four_indices(numbers_, there, aligned_);
+    index_ -= kGroup;
+    numbers_ -= kGroup;
+  }
+
+  // The entries of the numbers that were loaded last.
+  __device__ void load_group() {
+    coming_.indices = coming_indices_;
+#pragma unroll
+    for (int round = 0; round < kRounds; ++round) {
+      const uint32_t table = coming_indices_ >> 8 * round & 255, number = coming_numbers_ >> 8 * round & 255;
+      const uint64_t entry = __ldg(&runs_.entry[table][number]);
+      coming_.entry[round] = round < coming_count_ ? entry : 0;
+    }
+  }
+
+  __device__ __forceinline__ void code(const Group& group) {
+    bool busy[kRounds];
+#pragma unroll
+    for (int round = 0; round < kRounds; ++round) {
+      busy[round] = __any_sync(kAll, (group.entry[round] >> 32) != 0) != 0;
+    }
+#pragma unroll
+    for (int round = kRounds - 1; round >= 0; --round) {
+      if (!busy[round]) continue;
+      const auto reciprocal = static_cast<uint32_t>(group.entry[round]);
+      const auto rest = static_cast<uint32_t>(group.entry[round] >> 32);
+      const uint32_t frequency = rest >> 18, shift = rest >> 14 & 15, begin = rest & (kProbabilityOne - 1);
+      const bool active = frequency != 0, full = active && state_ >= frequency << 17;
+      const unsigned givers = __ballot_sync(kAll, full) & kGivers;
+      word_ -= __popc(givers);
+      if (full && lane_ < kLanes) {
+        word_[__popc(givers & ((1u << own_) - 1))] = static_cast<uint16_t>(state_);
+      }
+      const uint32_t state = full ? state_ >> kWordBits : state_;
+      const uint32_t quotient = __umulhi(2 * state, reciprocal) >> shift;
+      const uint32_t position = begin + state - quotient * frequency;
+      const uint32_t slot = slot_of(runs_, group.indices >> 8 * round & 255, position, active);
+      state_ = active ? quotient << kProbabilityBits | slot : state_;
+    }
+  }
+
+  const RansRunsCuda& runs_;
+  const uint8_t* const index_end_;
+  int64_t groups_;                   // that are still to be loaded
+  const uint8_t *index_, *numbers_;  // of the lane, in the next of them
+  int lane_, own_;                   // the number in the warp, and among the lanes
+  bool aligned_;
+  uint32_t state_;
+  uint16_t* const words_end_;
+  uint16_t* word_;  // the one put down last
+  uint32_t coming_indices_, coming_numbers_;
+  int coming_count_;  // how many of these there are
+  Group coming_;
 };
 
-template <int kLanes>
+// A block a stream and number of lanes. `order` says what is known where lanes go by size.
 __global__ void __launch_bounds__(32, 16)
-    rans_code_kernel(RansEncodeCuda task, bool initial, bool automatic) {
-  constexpr int kVariant = kLanes == kWideLanes ? 0 : 1, kGroup = kRounds * kLanes;
+    rans_code_kernel(RansEncodeCuda task, int lanes, bool initial, EncodeOrder order) {
+  constexpr auto kLimit = static_cast<int64_t>(kWideFromWords);
   const int64_t s = blockIdx.x;
   const int lane = own_lane();
   if (!is_fine(task, s)) return;
   EncodeRow& row = task.rows[s];
-  // See RansEncoder::finish.
-  if (automatic && kVariant == 1 && row.words[0] >= static_cast<int64_t>(kWideFromWords + 2 * kWideLanes))
+  if (lanes == kWideLanes || (lanes == 0 && blockIdx.y == 0)) {
+    EncodeLanes<kWideLanes> wide(task, row, s, initial, lane);
+    wide.run(INT64_MAX);
+    __syncwarp();  // every lane has read the number of words
+    wide.save(row);
     return;
-  const RansTablesCuda& tables = *task.tables;
-  const RansRunsCuda& runs = *task.runs;
-  const int64_t first = task.splits[s], count = task.splits[s + 1] - first;
-  const uint8_t* index = task.index + first;
-  const uint8_t* entries = task.entries + task.entries_before + first;
-  const bool aligned = is_aligned<uint32_t>(index) && is_aligned<uint32_t>(entries);
-  uint32_t state = lane >= kLanes ? 0 : initial ? last_state(row.crc, lane) : row.states[kVariant][lane];
-  uint16_t* word =
-      task.words[kVariant] + row.begin + row.count - row.words[kVariant];  // the one put down last
-  const uint16_t* const end = word;
-  const unsigned before = (1u << lane) - 1;
-  const auto load = [&](int64_t group) {
-    EncodeGroup loaded;
-    const int64_t at = group + kRounds * lane;
-    const bool there = lane < kLanes && group >= 0;
-    loaded.indices = there ? four_indices(index + at, index + count, aligned) : 0;
-    const uint32_t numbers = there ? four_indices(entries + at, entries + count, aligned) : 0;
-#pragma unroll
-    for (int round = 0; round < kRounds; ++round) {
-      const uint32_t table = loaded.indices >> 8 * round & 255, number = numbers >> 8 * round & 255;
-      const bool active = there && at + round < count && (__ldg(&tables.info[table]) >> kSkipAt & 1) == 0;
-      loaded.entry[round] = active ? __ldg(&runs.entry[table][number]) : 0;
-    }
-    return loaded;
-  };
-  int64_t group = (count + kGroup - 1) / kGroup * kGroup - kGroup;
-  EncodeGroup next = load(group);
-  for (; group >= 0; group -= kGroup) {
-    const EncodeGroup now = next;
-    next = load(group - kGroup);
-#pragma unroll
-    for (int round = kRounds - 1; round >= 0; --round) {
-      const auto reciprocal = static_cast<uint32_t>(now.entry[round]);
-      const auto rest = static_cast<uint32_t>(now.entry[round] >> 32);
-      const uint32_t frequency = rest >> 18, begin = rest & (kProbabilityOne - 1);
-      const bool active = now.entry[round] != 0;
-      const bool full = active && state >= frequency << 17;
-      const unsigned givers = __ballot_sync(kAll, full);
-      word -= __popc(givers);
-      if (full) {
-        word[__popc(givers & before)] = static_cast<uint16_t>(state);
-        state >>= kWordBits;
-      }
-      if (active) {
-        const uint32_t quotient = __umulhi(2 * state, reciprocal) >> (rest >> 14 & 15);
-        const uint32_t rank = state - quotient * frequency;
-        const uint32_t slot = slot_of(runs, now.indices >> 8 * round & 255, begin + rank);
-        state = quotient << kProbabilityBits | slot;
-      }
-    }
   }
-  if (lane < kLanes) row.states[kVariant][lane] = state;
-  __syncwarp();  // every lane has read the number of words
-  if (lane == 0) row.words[kVariant] += end - word;
+  // See RansEncoder::finish.
+  if (order == EncodeOrder::kWideFirst && row.words[0] >= kLimit + 2 * kWideLanes) return;
+  EncodeLanes<kNarrowLanes> narrow(task, row, s, initial, lane);
+  narrow.run(order == EncodeOrder::kGiven ? INT64_MAX : kLimit);
+  __syncwarp();
+  narrow.save(row);
 }
 
 __device__ int varint_size(uint64_t value) {
@@ -305,7 +409,7 @@ __device__ uint8_t* put_varint(uint8_t* at, uint64_t value) {
   return at;
 }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kWriteThreads)
     rans_write_kernel(RansEncodeCuda task, const int64_t* ends, uint8_t* data) {
   const int64_t s = blockIdx.x;
   const int thread = static_cast<int>(threadIdx.x);
@@ -320,14 +424,14 @@ __global__ void __launch_bounds__(kThreads)
     put_varint(head, static_cast<uint64_t>(raw_bytes));
   }
   at += header_size(row) - 4 * row.lanes;
-  for (int i = thread; i < 4 * row.lanes; i += kThreads) {
+  for (int i = thread; i < 4 * row.lanes; i += kWriteThreads) {
     at[i] = static_cast<uint8_t>(row.states[variant][i / 4] >> 8 * (i % 4));
   }
   at += 4 * row.lanes;
   // Devices are little-endian, as the stream is.
   const auto copy = [&](const void* from, int64_t bytes) {
     const auto* source = static_cast<const uint8_t*>(from);
-    for (int64_t i = thread; i < bytes; i += kThreads) at[i] = source[i];
+    for (int64_t i = thread; i < bytes; i += kWriteThreads) at[i] = source[i];
     at += bytes;
   };
   copy(task.words[variant] + row.begin + row.count - words, 2 * words);
@@ -347,13 +451,10 @@ cudaError_t launch_rans_split(const RansEncodeCuda& task, cudaStream_t stream) {
   return AICR_LAUNCH(rans_split_kernel, static_cast<unsigned>(task.streams), 32, 0, stream, task);
 }
 
-cudaError_t launch_rans_code(const RansEncodeCuda& task, int lanes, bool initial, bool automatic,
+cudaError_t launch_rans_code(const RansEncodeCuda& task, int lanes, bool initial, EncodeOrder order,
                              cudaStream_t stream) {
-  const auto streams = static_cast<unsigned>(task.streams);
-  return lanes == kWideLanes
-             ? AICR_LAUNCH((rans_code_kernel<kWideLanes>), streams, 32, 0, stream, task, initial, automatic)
-             : AICR_LAUNCH((rans_code_kernel<kNarrowLanes>), streams, 32, 0, stream, task, initial,
-                           automatic);
+  const dim3 blocks(static_cast<unsigned>(task.streams), lanes == 0 ? 2 : 1);
+  return AICR_LAUNCH(rans_code_kernel, blocks, 32, 0, stream, task, lanes, initial, order);
 }
 
 cudaError_t launch_rans_choose(const RansEncodeCuda& task, int lanes, int64_t* ends, cudaStream_t stream) {
@@ -362,8 +463,8 @@ cudaError_t launch_rans_choose(const RansEncodeCuda& task, int lanes, int64_t* e
 
 cudaError_t launch_rans_write(const RansEncodeCuda& task, const int64_t* ends, uint8_t* data,
                               cudaStream_t stream) {
-  return AICR_LAUNCH(rans_write_kernel, static_cast<unsigned>(task.streams), kThreads, 0, stream, task, ends,
-                     data);
+  return AICR_LAUNCH(rans_write_kernel, static_cast<unsigned>(task.streams), kWriteThreads, 0, stream, task,
+                     ends, data);
 }
 
 }  // namespace aicr

@@ -53,12 +53,16 @@ struct RansEncodeCuda {
   uint32_t* escapes;       // [total + streams], zeros: 32 bits
 };
 
+// What is known of a stream with 32 lanes when it is coded with 8: nothing, because the caller wants 8; how
+// many words there are; nothing, because both are coded at once. In the last two it stops where it is no
+// longer one for 8 lanes.
+enum class EncodeOrder : int32_t { kGiven, kWideFirst, kTogether };
+
 // In this order: place for all segments; split for all; code from the last segment to the first, with 32
-// lanes or 8; choose; write. `initial` says that the segment is the first to be coded, `automatic` that lanes
-// go by size.
+// lanes, with 8, or (0) with both; choose; write. `initial` says that the segment is the first to be coded.
 cudaError_t launch_rans_place(const RansEncodeCuda& task, cudaStream_t stream);
 cudaError_t launch_rans_split(const RansEncodeCuda& task, cudaStream_t stream);
-cudaError_t launch_rans_code(const RansEncodeCuda& task, int lanes, bool initial, bool automatic,
+cudaError_t launch_rans_code(const RansEncodeCuda& task, int lanes, bool initial, EncodeOrder order,
                              cudaStream_t stream);
 cudaError_t launch_rans_choose(const RansEncodeCuda& task, int lanes, int64_t* ends, cudaStream_t stream);
 cudaError_t launch_rans_write(const RansEncodeCuda& task, const int64_t* ends, uint8_t* data,

@@ -17,6 +17,10 @@ using torch::stable::contiguous;
 using torch::stable::new_empty;
 using torch::stable::new_zeros;
 
+// Up to so many streams are coded with 32 and 8 lanes at once where lanes go by size: they do not fill a
+// device.
+constexpr int64_t kTogetherUpTo = 512;
+
 // Memory on the device of `like`, to be held as long as launches that use it are queued.
 template <typename T>
 T* pointer(Tensor& memory) {
@@ -129,10 +133,20 @@ std::tuple<Tensor, Tensor> rans_encode_cuda(std::vector<Tensor> symbols, std::ve
   }
   for (const RansEncodeCuda& task : tasks) check_launch(op, launch_rans_place(task, stream));
   for (const RansEncodeCuda& task : tasks) check_launch(op, launch_rans_split(task, stream));
-  for (const int now : {kWideLanes, kNarrowLanes}) {
-    if (!(now == kWideLanes ? wide : narrow)) continue;
+  const EncodeOrder order = !automatic                 ? EncodeOrder::kGiven
+                            : streams <= kTogetherUpTo ? EncodeOrder::kTogether
+                                                       : EncodeOrder::kWideFirst;
+  std::vector<int> passes;  // numbers of lanes, 0 for both
+  if (order == EncodeOrder::kTogether) {
+    passes = {0};
+  } else if (order == EncodeOrder::kWideFirst) {
+    passes = {kWideLanes, kNarrowLanes};
+  } else {
+    passes = {static_cast<int>(lanes)};
+  }
+  for (const int now : passes) {
     for (size_t g = segments; g-- > 0;) {
-      check_launch(op, launch_rans_code(tasks[g], now, g + 1 == segments, automatic, stream));
+      check_launch(op, launch_rans_code(tasks[g], now, g + 1 == segments, order, stream));
     }
   }
   check_launch(

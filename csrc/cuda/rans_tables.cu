@@ -91,6 +91,7 @@ __device__ void finish_runs(Runs& runs, int table, int lane, RansRunsCuda& out) 
 }
 
 // A block a table, and one for the splits.
+static_assert(kMaxEntries == kBuckets, "a lane has two of each");
 __global__ void __launch_bounds__(32)
     rans_tables_kernel(const int32_t* numbers, int64_t size, RansSplitsCuda splits, RansTablesCuda* out,
                        RansRunsCuda* out_runs) {
@@ -145,6 +146,7 @@ __global__ void __launch_bounds__(32)
       const int32_t behind = static_cast<int32_t>(bucket * kBucketSlots - kProbabilityOne);
       out->step[table][bucket] = uint64_t{step_of(kProbabilityOne, behind)} << 32;
       out->meaning[table][bucket] = 0;
+      if (out_runs != nullptr) out_runs->entry[table][bucket] = 0;
     }
     return;
   }

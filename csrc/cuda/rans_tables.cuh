@@ -57,7 +57,7 @@ constexpr int kCells = kProbabilityOne >> kCellBits;
 constexpr int kMaxRuns = 2 * kBuckets;
 struct RansRunsCuda {
   // The reciprocal (32 bits; see EncodeEntry), the first position (14), the shift (4), the frequency (14), by
-  // the number that lanes know.
+  // the number that lanes know; 0 in skip tables.
   uint64_t entry[kMaxTables][kMaxEntries];
   // The differences of both runs (14 bits each), where the second begins, and, at the 48th bit, the number of
   // the third, 0 if it is not in the cell.
