@@ -100,6 +100,139 @@ def test_golden_streams(name):
         assert not CUDA.rans_decode_end(state, data).any()
 
 
+def drawn(tables, index, seed=0, splits=None, escapes=0.02):
+    """A batch of one segment with these indices."""
+    rng = np.random.default_rng(seed)
+    symbols = np.zeros(len(index), np.int16)
+    for t in np.unique(index):
+        own = np.flatnonzero(index == t)
+        offset, size, shift = int(tables.offsets[t]), int(tables.sizes[t]), int(tables.shifts[t])
+        if size == 0:
+            continue
+        quotient = offset + rng.integers(0, size - 1, len(own))
+        symbols[own] = np.clip(
+            (quotient << shift) + rng.integers(0, 1 << shift, len(own)) - (1 << shift >> 1), -32768, 32767
+        )
+        far = own[rng.random(len(own)) < escapes]
+        symbols[far] = rng.integers(-32768, 32768, len(far))
+    batch = Batch([splits or [0, len(index)]])
+    batch.tables = [tables.tensor]
+    batch.symbols, batch.index = [torch.from_numpy(symbols)], [torch.from_numpy(index.astype(np.uint8))]
+    return batch
+
+
+@pytest.mark.parametrize("lanes", [8, 32])
+@pytest.mark.parametrize("active", [0.0, 0.002, 0.02, 0.3])
+@pytest.mark.parametrize("first", ["skip", "coded"])
+def test_what_is_passed_over(lanes, active, first):
+    """Symbols of a skip table alone, in rows as long as groups and in between; and where table 0 is none."""
+    rng = np.random.default_rng(8)
+    index = np.where(rng.random(3300) < active, rng.integers(1, 128, 3300), 0)
+    index[700:2000] = 0
+    index[1500:1508] = 60  # one lane of 8, for two groups
+    tables = gaussian_tables()
+    if first == "coded":
+        kept = [5, 0, *range(2, 128)]
+        tables = TableSet(*(part[kept] for part in (tables.frequencies, tables.sizes, tables.offsets, tables.shifts)))
+    assert_same(drawn(tables, index), lanes)
+    assert_same(drawn(tables, np.zeros_like(index)), lanes)
+
+
+def tables_of_number(number):
+    """So many tables of three entries, none of them alike."""
+    return tables_of([[16384 - 2 * t - 3, 2 * t + 2, 1] for t in range(number)], [-(t % 5) for t in range(number)])
+
+
+@pytest.mark.parametrize("lanes", [8, 32])
+@pytest.mark.parametrize("number", [1, 2, 127, 128, 129, 200, 255, 256])
+def test_number_of_tables(number, lanes):
+    """More than shared memory takes, and what an index that is too large by one ends in."""
+    tables = tables_of_number(number)
+    index = np.random.default_rng(number).integers(0, number, 1500)
+    assert_same(drawn(tables, index), lanes)
+    if number == 256:
+        return
+    for place, wrong in ((0, number), (1499, number), (1027, 255), (514, (number + 128) % 256)):
+        if wrong < number:
+            continue
+        changed = index.copy()
+        changed[place] = wrong
+        batch = drawn(tables, index)
+        data, ends = batch.encode(lanes)
+        batch.index = [torch.from_numpy(changed.astype(np.uint8))]
+        symbols, faults = batch.decode(data, ends, CUDA)
+        assert not symbols[0].any()
+        with pytest.raises(ValueError, match="index must be below the number of tables"):
+            raise_fault(faults)
+        with pytest.raises(ValueError, match=f"got {wrong} at position {place} of stream 0 in segment 0"):
+            batch.encode(lanes, CUDA)
+
+
+def test_an_index_that_names_no_table_comes_before_damage():
+    """Words run out in the first 1024 symbols, but the mistake, behind them, is the caller's."""
+    batch = even([2600], 1)
+    data, ends = batch.encode(32)
+    for wrong, message in ((None, "ran out of words"), (200, "index must be below the number of tables")):
+        state = CUDA.rans_decode_begin(data, ends)
+        places = state[:, 32:44].view(torch.int64)
+        places[:, 1:4] = places[:, :1]  # sections without a byte
+        if wrong is not None:
+            batch.index[0][2500] = wrong
+        assert not CUDA.rans_decode_step(state, data, batch.index[0], batch.tables[0], batch.splits[0]).any()
+        with pytest.raises((errors.TruncatedError, ValueError), match=message):
+            raise_fault(CUDA.rans_decode_end(state, data))
+
+
+@pytest.mark.parametrize("shift", [1, 2, 3])
+def test_arrays_that_begin_anywhere(shift):
+    """Indices, symbols and data that are views into others, so that no wide access to them is aligned."""
+    splits = [0, 700, 701, 1405, 2000]
+    batch = drawn(gaussian_tables(), np.random.default_rng(shift).integers(0, 128, 2000), shift, splits)
+    for lanes in (8, 32):
+        data, ends = batch.encode(lanes)
+        moved = Batch([splits])
+        moved.tables = batch.tables
+        moved.index = [torch.cat([torch.zeros(shift).byte(), batch.index[0]])[shift:]]
+        moved.symbols = [torch.cat([torch.zeros(shift).short(), batch.symbols[0]])[shift:]]
+        made, made_ends = moved.encode(lanes, CUDA)
+        assert torch.equal(made, data)
+        assert torch.equal(made_ends, ends)
+        elsewhere = torch.cat([torch.zeros(shift).byte(), data])[shift:]
+        symbols, faults = moved.decode(elsewhere, ends, CUDA)
+        assert torch.equal(symbols[0], batch.symbols[0])
+        assert not faults.any()
+
+
+@pytest.mark.parametrize("lanes", [0, 8, 32])
+def test_many_streams(lanes):
+    """So many that tables stay where they are, and that 8 lanes wait for what 32 lead to."""
+    sizes = np.random.default_rng(4).integers(0, 20, 600)
+    sizes[[3, 500]] = 1100, 300
+    batch = Batch([[0, *np.cumsum(sizes).tolist()]], seed=4)
+    assert_same(batch, lanes)
+    wrong = batch.index[0].clone()
+    wrong[-1] = 99
+    batch.index = [wrong]
+    with pytest.raises(ValueError, match="got 99 at position"):
+        batch.encode(lanes, CUDA)
+
+
+@pytest.mark.parametrize("streams", [1, 513])
+def test_a_stream_that_outgrows_8_lanes(streams):
+    """In its first segment, so that coding with 8 lanes ends there, beside 32 lanes and behind them."""
+    tables = tables_of([[256] * 64])
+    rng = np.random.default_rng(5)
+    cuts = [[0] * streams + [count] for count in (700, 46_000, 300)]
+    batch = Batch(cuts)
+    batch.tables = [tables.tensor] * 3
+    batch.index = [torch.zeros(cut[-1], dtype=torch.uint8) for cut in cuts]
+    batch.symbols = [torch.from_numpy(rng.integers(0, 63, cut[-1]).astype(np.int16)) for cut in cuts]
+    data, ends = batch.encode(0, CUDA)
+    assert torch.equal(data, batch.encode()[0])
+    assert torch.equal(ends, batch.encode()[1])
+    assert data[ends[-2] if streams > 1 else 0] == 32
+
+
 @pytest.mark.parametrize("entries", [2, 3, 5, 17, 33, 63, 64])
 def test_tables_of_every_kind(entries):
     """Sizes that fill half the lanes or two entries each, entries of one size, one that takes almost all."""
