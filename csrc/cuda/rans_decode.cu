@@ -175,6 +175,7 @@ struct StepMemory {
   // From the first that the 1024 symbols in hand may take.
   uint16_t words[kTogether + kWarp + words_at_hand(kWideLanes) + kStagedAtOnce];
   StreamFault lanes_fault[2], symbols_fault[2];  // by turn; all kNone until the last one
+  Bits escapes;                                  // which are rare, so they need no registers
 };
 
 // Both warps meet here after each turn, with what they have found, and learn how to go on. In a turn the
@@ -191,10 +192,8 @@ __device__ StreamFault meet(StepMemory& memory, int turn, bool is_lanes, StreamF
 // The part of a segment that a stream has.
 struct Part {
   const uint8_t* index;
-  const uint8_t* end;  // of the indices
   int16_t* symbols;
-
-  __device__ int64_t size() const { return end - index; }
+  int64_t size;
 };
 
 constexpr uint32_t kTableBytes = kBuckets * sizeof(uint64_t);
@@ -206,12 +205,13 @@ __device__ __forceinline__ uint32_t bucket_byte(uint32_t state) {
   return (state & kBucketMask) >> (kBucketBits - 3);
 }
 
-// What slots do to states, in shared memory.
+// What slots do to states, in shared memory. An index that names no table leads to any of them; what comes of
+// it is thrown away.
 class NearSteps {
  public:
   __device__ explicit NearSteps(const uint64_t* shared) : steps_(shared) {}
   __device__ __forceinline__ NearArray<uint64_t> table(uint32_t number) const {
-    return steps_.from(number * kTableBytes);
+    return steps_.from(number % kNearTables * kTableBytes);
   }
   static __device__ __forceinline__ uint64_t look_up(const NearArray<uint64_t>& table, uint32_t state) {
     return table.from(bucket_byte(state)).front();
@@ -266,7 +266,7 @@ class Lanes {
     staged_ = kAhead;
     coming_word_ = read_word();
     __syncwarp();
-    const int64_t size = part_.size();
+    const int64_t size = part_.size;
     int turn = 0;
     for (int64_t begin = 0; begin < size; begin += kTogether) {
       const int count = static_cast<int>(size - begin < kTogether ? size - begin : kTogether);
@@ -289,8 +289,7 @@ class Lanes {
   static constexpr int kAhead = words_at_hand(kLanes);
 
   __device__ uint32_t indices_of(int64_t begin) const {
-    const uint8_t* const at = part_.index + begin + kEach * lane_;
-    return four_indices(at, part_.end - at, aligned_);
+    return four_indices(part_.index, begin + kEach * lane_, part_.size, aligned_);
   }
 
   // The next word of this lane's, one in 32. Both its bytes are there if the first one is.
@@ -423,12 +422,16 @@ class Symbols {
         lane_(lane),
         aligned_(is_aligned<uint32_t>(part.index) && is_aligned<uint2>(part.symbols)),
         raw_{task.data + row.words_end, 8 * (row.raw_end - row.words_end), row.raw_bit},
-        escapes_{task.data + row.raw_end, 8 * (row.end - row.raw_end), row.escape_bit},
-        checksum_(*task.tables, row.crc, lane) {}
+        checksum_(*task.tables, row.crc, lane) {
+    if (lane == 0) {
+      memory.escapes = {task.data + row.raw_end, 8 * (row.end - row.raw_end), row.escape_bit};
+    }
+    __syncwarp();
+  }
 
   __device__ StreamFault run() {
     coming_ = indices_of(0);
-    const int64_t size = part_.size();
+    const int64_t size = part_.size;
     StreamFault found = StreamFault::kNone;
     int turn = 0;
     for (int64_t begin = 0; begin < size; begin += kTogether) {
@@ -447,14 +450,13 @@ class Symbols {
     const uint32_t crc = checksum_.value();
     if (lane_ != 0) return;
     row.raw_bit = raw_.position;
-    row.escape_bit = escapes_.position;
+    row.escape_bit = memory_.escapes.position;
     row.crc = crc;
   }
 
  private:
   __device__ uint32_t indices_of(int64_t begin) const {
-    const uint8_t* const at = part_.index + begin + kEach * lane_;
-    return four_indices(at, part_.end - at, aligned_);
+    return four_indices(part_.index, begin + kEach * lane_, part_.size, aligned_);
   }
 
   // The symbols from `begin` on, `count` <= kPiece.
@@ -541,31 +543,33 @@ class Symbols {
   __device__ StreamFault add_bits_one_by_one(uint32_t (&meaning)[kEach], uint32_t four, int64_t position,
                                              int count) {
     int32_t quotient[kEach];
-    bool escape[kEach], any_escape = false;
+    unsigned escapes = 0;  // a bit for each of the four
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
       const uint32_t number = meaning[k] >> kMeaningAt & 0xffff;
       const bool special = (meaning[k] & kSpecial) != 0;
-      escape[k] = special && number == kEscapeMark;
-      any_escape = any_escape || escape[k];
+      if (special && number == kEscapeMark) escapes |= 1u << k;
       quotient[k] = special ? offset_of(four, k) + static_cast<int32_t>(number) : 0;
     }
     StreamFault escape_fault = StreamFault::kNone;  // of the lane's first escape that has one
     int faulty_escape = kEach;
-    for (unsigned waiting = __ballot_sync(kAll, any_escape); waiting != 0; waiting &= waiting - 1) {
+    while (const unsigned waiting = __ballot_sync(kAll, escapes != 0)) {
       const int turn = __ffs(static_cast<int>(waiting)) - 1;
       if (lane_ == turn) {
-#pragma unroll
-        for (int k = 0; k < kEach; ++k) {
-          if (!escape[k] || escape_fault != StreamFault::kNone) continue;
-          const uint32_t distance = read_escape(escapes_, escape_fault);
-          if (escape_fault != StreamFault::kNone) faulty_escape = k;
-          const auto steps = static_cast<int32_t>(distance >> 1);
-          const auto regular = static_cast<int32_t>(info_of_table(four, k) >> kRegularAt & 255);
-          quotient[k] = offset_of(four, k) + ((distance & 1) != 0 ? -1 - steps : regular + steps);
+        const int which = __ffs(static_cast<int>(escapes)) - 1;
+        escapes &= escapes - 1;
+        const uint32_t distance = read_escape(memory_.escapes, escape_fault);
+        if (escape_fault != StreamFault::kNone) {
+          faulty_escape = which;
+          escapes = 0;
         }
+        const auto steps = static_cast<int32_t>(distance >> 1);
+        const auto regular = static_cast<int32_t>(info_of_table(four, which) >> kRegularAt & 255);
+        const int32_t meant = offset_of(four, which) + ((distance & 1) != 0 ? -1 - steps : regular + steps);
+#pragma unroll
+        for (int k = 0; k < kEach; ++k) quotient[k] = k == which ? meant : quotient[k];
       }
-      escapes_.position = __shfl_sync(kAll, escapes_.position, turn);
+      __syncwarp();
     }
 
     StreamFault fault = StreamFault::kNone;
@@ -608,7 +612,7 @@ class Symbols {
   int lane_;
   bool aligned_;
   uint32_t coming_ = 0;  // indices
-  Bits raw_, escapes_;
+  Bits raw_;
   WarpChecksum checksum_;
 };
 
@@ -675,7 +679,7 @@ __global__ void __launch_bounds__(kStepThreads, 12) rans_step_kernel(RansStepCud
   if (thread < 2) memory.lanes_fault[thread] = memory.symbols_fault[thread] = StreamFault::kNone;
   __syncthreads();
   if (tried) {
-    const Part part{task.index + first, task.index + last, task.symbols + first};
+    const Part part{task.index + first, task.symbols + first, last - first};
     if (thread >= kWarp) {
       fault = run_half(Symbols(task, memory, row, part, lane), row);
     } else if (near) {

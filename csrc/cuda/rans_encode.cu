@@ -95,12 +95,15 @@ __device__ void report_first(const RansEncodeCuda& task, int64_t s, int64_t firs
   }
 }
 
-// Four symbols, each in two bytes, with zeros behind the first `count`.
-__device__ __forceinline__ uint2 four_symbols(const int16_t* at, int64_t count, bool aligned) {
-  if (aligned && count >= kEach) return __ldg(reinterpret_cast<const uint2*>(at));
+// Four symbols from the place `at` on, each in two bytes, with zeros for places that are not in front of
+// `end`.
+__device__ __forceinline__ uint2 four_symbols(const int16_t* symbols, int64_t at, int64_t end, bool aligned) {
+  if (aligned && end - at >= kEach) return __ldg(reinterpret_cast<const uint2*>(symbols + at));
   uint32_t symbol[kEach];
 #pragma unroll
-  for (int k = 0; k < kEach; ++k) symbol[k] = k < count ? static_cast<uint16_t>(__ldg(at + k)) : 0;
+  for (int k = 0; k < kEach; ++k) {
+    symbol[k] = at + k < end ? static_cast<uint16_t>(__ldg(symbols + at + k)) : 0;
+  }
   return make_uint2(symbol[0] | symbol[1] << 16, symbol[2] | symbol[3] << 16);
 }
 
@@ -127,16 +130,16 @@ __global__ void __launch_bounds__(32, 16) rans_split_kernel(RansEncodeCuda task)
   const int64_t size = last - first;
   const bool aligned = is_aligned<uint32_t>(index) && is_aligned<uint2>(symbols);
   const bool aligned_entries = is_aligned<uint32_t>(entries);
-  uint32_t coming_four = four_indices(index + kEach * lane, size - kEach * lane, aligned);
-  uint2 coming_symbols = four_symbols(symbols + kEach * lane, size - kEach * lane, aligned);
+  uint32_t coming_four = four_indices(index, kEach * lane, size, aligned);
+  uint2 coming_symbols = four_symbols(symbols, kEach * lane, size, aligned);
   bool nonzero_skip = false;
   for (int64_t begin = 0; begin < size && !nonzero_skip; begin += kPiece) {
     const int count = static_cast<int>(size - begin < kPiece ? size - begin : kPiece);
     const uint32_t four = coming_four;
     const uint2 packed = coming_symbols;
     const int64_t next = begin + kPiece + kEach * lane;
-    coming_four = four_indices(index + next, size - next, aligned);
-    coming_symbols = four_symbols(symbols + next, size - next, aligned);
+    coming_four = four_indices(index, next, size, aligned);
+    coming_symbols = four_symbols(symbols, next, size, aligned);
     check.see(four);
     uint32_t numbers = 0, escape[kEach];  // of which the code is due, plus 2; or 0
     uint64_t low = 0;
@@ -238,10 +241,11 @@ class EncodeLanes {
 
   __device__ EncodeLanes(const RansEncodeCuda& task, const EncodeRow& row, int64_t s, bool initial, int lane)
       : runs_(*task.runs),
-        index_end_(task.index + task.splits[s + 1]),
-        groups_((task.splits[s + 1] - task.splits[s] + kGroup - 1) / kGroup),
-        index_(task.index + task.splits[s] + (groups_ - 1) * kGroup + kRounds * (lane % kLanes)),
-        numbers_(task.entries + task.entries_before + (index_ - task.index)),
+        index_(task.index + task.splits[s]),
+        numbers_(task.entries + task.entries_before + task.splits[s]),
+        size_(task.splits[s + 1] - task.splits[s]),
+        groups_((size_ + kGroup - 1) / kGroup),
+        place_((groups_ - 1) * kGroup + kRounds * (lane % kLanes)),
         lane_(lane),
         own_(lane % kLanes),
         aligned_(is_aligned<uint32_t>(index_) && is_aligned<uint32_t>(numbers_)),
@@ -283,14 +287,13 @@ class EncodeLanes {
   __device__ void load_numbers() {
     coming_indices_ = coming_numbers_ = 0;
     coming_count_ = 0;
-    if (groups_ <= 0) return;
+    if (groups_ == 0) return;
     --groups_;
-    const int64_t there = index_end_ - index_;
-    coming_count_ = there < 0 ? 0 : there < kRounds ? static_cast<int>(there) : kRounds;
-    coming_indices_ = four_indices(index_, there, aligned_);
-    coming_numbers_ = four_indices(numbers_, there, aligned_);
-    index_ -= kGroup;
-    numbers_ -= kGroup;
+    coming_indices_ = four_indices(index_, place_, size_, aligned_);
+    coming_numbers_ = four_indices(numbers_, place_, size_, aligned_);
+    const int64_t there = size_ - place_;
+    coming_count_ = there < kRounds ? static_cast<int>(there) : kRounds;
+    place_ -= kGroup;
   }
 
   // The entries of the numbers that were loaded last.
@@ -331,10 +334,11 @@ class EncodeLanes {
   }
 
   const RansRunsCuda& runs_;
-  const uint8_t* const index_end_;
-  int64_t groups_;                   // that are still to be loaded
-  const uint8_t *index_, *numbers_;  // of the lane, in the next of them
-  int lane_, own_;                   // the number in the warp, and among the lanes
+  const uint8_t *const index_, *const numbers_;
+  const int64_t size_;
+  int64_t groups_;  // that are still to be loaded
+  int64_t place_;   // of the lane's symbols in the next of them
+  int lane_, own_;  // the number in the warp, and among the lanes
   bool aligned_;
   uint32_t state_;
   uint16_t* const words_end_;

@@ -26,13 +26,14 @@ __device__ __forceinline__ bool is_aligned(const void* address) {
   return reinterpret_cast<uintptr_t>(address) % sizeof(Vector) == 0;
 }
 
-// Four indices, or other bytes, with zeros behind the first `count`.
-__device__ __forceinline__ uint32_t four_indices(const uint8_t* at, int64_t count, bool aligned) {
-  if (aligned && count >= kEach) return __ldg(reinterpret_cast<const uint32_t*>(at));
+// Four indices, or other bytes, from the place `at` on, with zeros for places that are not in front of `end`.
+__device__ __forceinline__ uint32_t four_indices(const uint8_t* index, int64_t at, int64_t end,
+                                                 bool aligned) {
+  if (aligned && end - at >= kEach) return __ldg(reinterpret_cast<const uint32_t*>(index + at));
   uint32_t four = 0;
 #pragma unroll
   for (int k = 0; k < kEach; ++k) {
-    if (k < count) four |= static_cast<uint32_t>(__ldg(at + k)) << 8 * k;
+    if (at + k < end) four |= static_cast<uint32_t>(__ldg(index + at + k)) << 8 * k;
   }
   return four;
 }
