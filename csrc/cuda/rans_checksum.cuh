@@ -7,8 +7,7 @@
 
 #include <cstdint>
 
-#include "cuda/rans_tables.cuh"
-#include "cuda/warp.cuh"
+#include "cuda/rans_warp.cuh"
 
 namespace aicr {
 
@@ -47,16 +46,21 @@ __device__ inline uint32_t crc_further(uint32_t remainder, int symbols) {
   return remainder;
 }
 
-__device__ __forceinline__ uint32_t crc_look_up(const uint32_t (&table)[4][256], uint32_t x, bool rising) {
-  const uint32_t a = __ldg(&table[rising ? 0 : 3][x & 255]), b = __ldg(&table[rising ? 1 : 2][x >> 8 & 255]);
-  const uint32_t c = __ldg(&table[rising ? 2 : 1][x >> 16 & 255]), d = __ldg(&table[rising ? 3 : 0][x >> 24]);
-  return a ^ b ^ c ^ d;
+// The four bytes of x, each looked up in its table; the lowest one in the first or, unless `rising`, the
+// last.
+__device__ __forceinline__ uint32_t crc_look_up(const uint32_t* tables, uint32_t x, bool rising) {
+  uint32_t sum = 0;
+#pragma unroll
+  for (unsigned k = 0; k < 4; ++k) {
+    sum ^= __ldg(tables + 256 * (rising ? k : 3 - k) + byte_of(x, k));
+  }
+  return sum;
 }
 
 class WarpChecksum {
  public:
   __device__ WarpChecksum(const RansTablesCuda& tables, uint32_t crc, int lane)
-      : tables_(tables), remainder_(~crc), lane_(lane) {}
+      : crc_(registered(&tables.crc[0][0])), remainder_(~crc), lane_(lane) {}
 
   // The next 128 symbols, of which this lane has the four from 4 * lane on, each in two bytes.
   __device__ __forceinline__ void add(uint2 four) {
@@ -64,10 +68,10 @@ class WarpChecksum {
       strand_ = lane_ == 0 ? remainder_ : 0;
       running_ = true;
     } else {
-      strand_ = crc_look_up(tables_.stride, strand_, true);
+      strand_ = crc_look_up(crc_ + kStrideAt, strand_, true);
     }
-    strand_ = crc_look_up(tables_.crc, strand_ ^ four.x, false);
-    strand_ = crc_look_up(tables_.crc, strand_ ^ four.y, false);
+    strand_ = crc_look_up(crc_, strand_ ^ four.x, false);
+    strand_ = crc_look_up(crc_, strand_ ^ four.y, false);
   }
 
   // The next `count` < 128.
@@ -77,7 +81,7 @@ class WarpChecksum {
     const int mine = max(0, min(4, count - 4 * lane_));
     for (int byte = 0; byte < 2 * mine; ++byte) {
       const uint32_t next = (byte < 4 ? four.x : four.y) >> 8 * (byte & 3);
-      own = (own >> 8) ^ __ldg(&tables_.crc[0][(own ^ next) & 255]);
+      own = (own >> 8) ^ __ldg(crc_ + ((own ^ next) & 255));
     }
     if (count > 0) join(mine > 0 ? crc_further(own, count - 4 * lane_ - mine) : 0);
   }
@@ -97,7 +101,10 @@ class WarpChecksum {
     join(crc_further(strand_, 4 * (31 - lane_)));
   }
 
-  const RansTablesCuda& tables_;
+  // RansTablesCuda::stride follows RansTablesCuda::crc.
+  static constexpr int kStrideAt = 4 * 256;
+
+  const uint32_t* crc_;
   uint32_t remainder_;
   uint32_t strand_ = 0;
   bool running_ = false;

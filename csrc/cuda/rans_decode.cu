@@ -221,13 +221,11 @@ class NearSteps {
   NearArray<uint64_t> steps_;
 };
 
-// And in the memory of the device. The address comes from another lane, so that it is in registers; each
-// round would load it otherwise, and wait.
+// And in the memory of the device.
 class FarSteps {
  public:
   __device__ explicit FarSteps(const RansTablesCuda& tables)
-      : steps_(reinterpret_cast<const char*>(
-            __shfl_sync(kAll, reinterpret_cast<unsigned long long>(&tables.step[0][0]), 0))) {}
+      : steps_(registered(reinterpret_cast<const char*>(&tables.step[0][0]))) {}
   __device__ __forceinline__ const char* table(uint32_t number) const {
     return steps_ + number * kTableBytes;
   }
@@ -417,6 +415,7 @@ class Symbols {
   __device__ Symbols(const RansStepCuda& task, StepMemory& memory, const StreamState& row, const Part& part,
                      int lane)
       : tables_(*task.tables),
+        meanings_(registered(&tables_.meaning[0][0])),
         memory_(memory),
         part_(part),
         lane_(lane),
@@ -468,9 +467,12 @@ class Symbols {
     uint32_t meaning[kEach];
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
-      meaning[k] = 0;
-      if (!whole && kEach * lane_ + k >= count) continue;
-      meaning[k] = meaning_of(tables_, four >> 8 * k & 255, (k < 2 ? slot.x : slot.y) >> 16 * (k & 1));
+      const uint32_t pair = k < 2 ? slot.x : slot.y;
+      meaning[k] = meaning_of(meanings_, byte_of(four, k), pair >> 16 * (k & 1));
+    }
+    if (!whole) {  // those that are not there have neither bits nor a fault
+#pragma unroll
+      for (int k = 0; k < kEach; ++k) meaning[k] = kEach * lane_ + k < count ? meaning[k] : 0;
     }
     const uint32_t together = meaning[0] | meaning[1] | meaning[2] | meaning[3];
     if (__any_sync(kAll, (together & (kSpecial | kShiftMask)) != 0)) {
@@ -607,6 +609,7 @@ class Symbols {
   }
 
   const RansTablesCuda& tables_;
+  const uint64_t* const meanings_;
   StepMemory& memory_;
   const Part part_;
   int lane_;

@@ -38,6 +38,11 @@ __device__ __forceinline__ uint32_t four_indices(const uint8_t* index, int64_t a
   return four;
 }
 
+// A byte of four. Shifts of which an address is made would become more instructions.
+__device__ __forceinline__ uint32_t byte_of(uint32_t four, unsigned number) {
+  return __byte_perm(four, 0, 0x4440 + number);
+}
+
 // Finds indices that name none of 1 to 256 tables, four bytes at a time.
 class IndexCheck {
  public:
@@ -69,8 +74,8 @@ __device__ __forceinline__ uint32_t next_state(uint32_t state, uint64_t bucket) 
 }
 
 // What a slot, of which only the last 14 bits count, means; see RansTablesCuda::meaning.
-__device__ __forceinline__ uint32_t meaning_of(const RansTablesCuda& tables, uint32_t table, uint32_t slot) {
-  const uint64_t bucket = __ldg(&tables.meaning[table][slot >> kBucketBits & (kBuckets - 1)]);
+__device__ __forceinline__ uint32_t meaning_of(const uint64_t* meanings, uint32_t table, uint32_t slot) {
+  const uint64_t bucket = __ldg(meanings + (table * kBuckets + (slot >> kBucketBits & (kBuckets - 1))));
   const auto first = static_cast<uint32_t>(bucket), second = static_cast<uint32_t>(bucket >> 32);
   return (slot << kThresholdAt | ((1u << kThresholdAt) - 1)) >= first ? second : first;
 }

@@ -14,6 +14,13 @@ __device__ __forceinline__ float sum_over(float value, int lanes) {
   return value;
 }
 
+// The address, which is the same in all lanes, in registers: it comes from another lane. One that the
+// compiler knows to be a parameter it loads anew wherever it is used, and a loop waits for it.
+template <typename T>
+__device__ __forceinline__ const T* registered(const T* address) {
+  return reinterpret_cast<const T*>(__shfl_sync(kAll, reinterpret_cast<unsigned long long>(address), 0));
+}
+
 // The sum over the lanes up to this one.
 template <typename Integer>
 __device__ __forceinline__ Integer prefix_sum(Integer value, int lane) {
