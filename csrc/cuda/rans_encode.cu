@@ -107,6 +107,59 @@ __device__ __forceinline__ uint2 four_symbols(const int16_t* symbols, int64_t at
   return make_uint2(symbol[0] | symbol[1] << 16, symbol[2] | symbol[3] << 16);
 }
 
+// What becomes of a symbol: its entry, counted from the first regular one, if there is such a one.
+struct SplitSymbol {
+  int32_t entry;
+  uint32_t regular, shift, low;  // entries that are no escapes; raw bits, how many and which
+
+  __device__ SplitSymbol(int16_t symbol, uint32_t info)
+      : regular(info >> kRegularAt & 255), shift(info >> kShiftAt & 15) {
+    const int32_t centred = symbol + static_cast<int32_t>((1u << shift) >> 1);
+    low = static_cast<uint32_t>(centred) & ((1u << shift) - 1);
+    entry = (centred >> shift) - static_cast<int16_t>(info & 0xffff);
+  }
+  __device__ bool is_within() const { return static_cast<uint32_t>(entry) < regular; }
+  // For one that is not: of which number the code is due, plus 2, and how many bits that takes.
+  __device__ uint32_t escape() const {
+    const auto beyond = static_cast<uint32_t>(entry < 0 ? -1 - entry : entry - static_cast<int32_t>(regular));
+    return 2 * beyond + (entry < 0 ? 1 : 0) + (1u << kEscapeOrder);
+  }
+  static __device__ int escape_bits(uint32_t escape) { return 2 * (31 - __clz(static_cast<int>(escape))); }
+};
+
+__device__ __forceinline__ int16_t symbol_of(uint2 four, int k) {
+  return static_cast<int16_t>((k < 2 ? four.x : four.y) >> 16 * (k & 1));
+}
+
+// Writes the codes of the escapes among the symbols of a piece from the bit `position` on, and returns how
+// many bits they take, or -1 if a skip table has another symbol than 0.
+__device__ int put_escapes(uint32_t* memory, int64_t position, uint2 symbols, const uint32_t (&info)[kEach],
+                           int lane) {
+  bool wrong = false;
+  int bits = 0;
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) {
+    const SplitSymbol split(symbol_of(symbols, k), info[k]);
+    if (split.is_within()) continue;
+    wrong = wrong || (info[k] >> kSkipAt & 1) != 0;
+    bits += SplitSymbol::escape_bits(split.escape());
+  }
+  if (__any_sync(kAll, wrong)) return -1;
+  const int behind = prefix_sum(bits, lane);
+  position += behind - bits;
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) {
+    const SplitSymbol split(symbol_of(symbols, k), info[k]);
+    if (split.is_within()) continue;
+    const uint32_t escape = split.escape();
+    const int length = SplitSymbol::escape_bits(escape), log2 = length / 2;
+    const uint64_t rest = escape & ((1u << log2) - 1);
+    put_bits(memory, position, rest << log2 | 1u << (log2 - kEscapeOrder), length);
+    position += length;
+  }
+  return __shfl_sync(kAll, behind, 31);
+}
+
 __global__ void __launch_bounds__(32, 16) rans_split_kernel(RansEncodeCuda task) {
   const int64_t s = blockIdx.x;
   const int lane = own_lane();
@@ -124,6 +177,7 @@ __global__ void __launch_bounds__(32, 16) rans_split_kernel(RansEncodeCuda task)
   int64_t raw_bit = row.raw_bits, escape_bit = row.escape_bits;
   WarpChecksum checksum(tables, row.crc, lane);
   IndexCheck check(tables.tables);
+  const uint32_t* const infos = registered(&tables.info[0]);
   const uint8_t* const index = task.index + first;
   const int16_t* const symbols = task.symbols + first;
   uint8_t* const entries = task.entries + task.entries_before + first;
@@ -132,44 +186,37 @@ __global__ void __launch_bounds__(32, 16) rans_split_kernel(RansEncodeCuda task)
   const bool aligned_entries = is_aligned<uint32_t>(entries);
   uint32_t coming_four = four_indices(index, kEach * lane, size, aligned);
   uint2 coming_symbols = four_symbols(symbols, kEach * lane, size, aligned);
-  bool nonzero_skip = false;
-  for (int64_t begin = 0; begin < size && !nonzero_skip; begin += kPiece) {
+  bool wrong = false;
+  for (int64_t begin = 0; begin < size && !wrong; begin += kPiece) {
     const int count = static_cast<int>(size - begin < kPiece ? size - begin : kPiece);
+    const bool whole = count == kPiece;
     const uint32_t four = coming_four;
     const uint2 packed = coming_symbols;
     const int64_t next = begin + kPiece + kEach * lane;
     coming_four = four_indices(index, next, size, aligned);
     coming_symbols = four_symbols(symbols, next, size, aligned);
     check.see(four);
-    uint32_t numbers = 0, escape[kEach];  // of which the code is due, plus 2; or 0
+    uint32_t info[kEach];
+#pragma unroll
+    for (int k = 0; k < kEach; ++k) info[k] = __ldg(infos + byte_of(four, static_cast<unsigned>(k)));
+    if (!whole) {  // those that are not there are 0 and have neither bits nor an escape
+#pragma unroll
+      for (int k = 0; k < kEach; ++k) info[k] = kEach * lane + k < count ? info[k] : 1u << kRegularAt;
+    }
+    uint32_t numbers = 0;
     uint64_t low = 0;
-    int low_bits = 0, escape_count = 0;
+    int low_bits = 0;
+    bool beyond = false;
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
-      escape[k] = 0;
-      const uint32_t info = __ldg(&tables.info[four >> 8 * k & 255]);
-      if (kEach * lane + k >= count) continue;
-      const auto symbol = static_cast<int16_t>((k < 2 ? packed.x : packed.y) >> 16 * (k & 1));
-      const int shift = static_cast<int>(info >> kShiftAt & 15),
-                regular = static_cast<int>(info >> kRegularAt & 255);
-      const int32_t centred = symbol + ((1 << shift) >> 1);
-      low |= uint64_t{static_cast<uint32_t>(centred) & ((1u << shift) - 1)} << low_bits;
-      low_bits += shift;
-      const int32_t entry = (centred >> shift) - static_cast<int16_t>(info & 0xffff);
-      const bool within = entry >= 0 && entry < regular;
-      numbers |= (within ? static_cast<uint32_t>(entry) : kEscapeMark) << 8 * k;
-      if (within) continue;
-      if ((info >> kSkipAt & 1) != 0) {
-        nonzero_skip = true;
-        continue;
-      }
-      escape[k] = (entry < 0 ? static_cast<uint32_t>(-1 - entry) * 2 + 1
-                             : static_cast<uint32_t>(entry - regular) * 2) +
-                  (1u << kEscapeOrder);
-      escape_count += 2 * (31 - __clz(static_cast<int>(escape[k])));
+      const SplitSymbol split(symbol_of(packed, k), info[k]);
+      low |= uint64_t{split.low} << low_bits;
+      low_bits += static_cast<int>(split.shift);
+      numbers |= (split.is_within() ? static_cast<uint32_t>(split.entry) : kEscapeMark) << 8 * k;
+      beyond = beyond || !split.is_within();
     }
     uint8_t* const out = entries + begin + kEach * lane;
-    if (aligned_entries && count == kPiece) {
+    if (aligned_entries && whole) {
       *reinterpret_cast<uint32_t*>(out) = numbers;
     } else {
 #pragma unroll
@@ -182,27 +229,18 @@ __global__ void __launch_bounds__(32, 16) rans_split_kernel(RansEncodeCuda task)
       put_bits(raw, raw_bit + behind - low_bits, low, low_bits);
       raw_bit += __shfl_sync(kAll, behind, 31);
     }
-    if (__any_sync(kAll, escape_count != 0)) {
-      const int behind = prefix_sum(escape_count, lane);
-      int64_t position = escape_bit + behind - escape_count;
-#pragma unroll
-      for (int k = 0; k < kEach; ++k) {
-        if (escape[k] == 0) continue;
-        const int log2 = 31 - __clz(static_cast<int>(escape[k]));
-        const uint64_t rest = escape[k] & ((1u << log2) - 1);
-        put_bits(escapes, position, rest << log2 | 1u << (log2 - kEscapeOrder), 2 * log2);
-        position += 2 * log2;
-      }
-      escape_bit += __shfl_sync(kAll, behind, 31);
+    if (__any_sync(kAll, beyond)) {
+      const int bits = put_escapes(escapes, escape_bit, packed, info, lane);
+      wrong = bits < 0;
+      escape_bit += bits;
     }
-    if (count == kPiece) {
+    if (whole) {
       checksum.add(packed);
     } else {
       checksum.add(packed, count);
     }
-    nonzero_skip = __any_sync(kAll, nonzero_skip) != 0;
   }
-  if (__any_sync(kAll, nonzero_skip || check.found())) {
+  if (__any_sync(kAll, wrong || check.found())) {
     report_first(task, s, first, last, lane);
     return;
   }
@@ -218,7 +256,7 @@ __global__ void __launch_bounds__(32, 16) rans_split_kernel(RansEncodeCuda task)
 __device__ __forceinline__ uint32_t slot_of(const RansRunsCuda& runs, uint32_t table, uint32_t position,
                                             bool active) {
   constexpr uint32_t kSlots = kProbabilityOne - 1;
-  const uint64_t cell = __ldg(&runs.cell[table][(position & kSlots) >> kCellBits]);
+  const uint64_t cell = __ldg(&runs.cell[0][0] + (table * kCells + ((position & kSlots) >> kCellBits)));
   const auto low = static_cast<uint32_t>(cell), high = static_cast<uint32_t>(cell >> 32);
   const bool second = position >= (__funnelshift_r(low, high, 28) & 0xffff);
   uint32_t difference = second ? low >> 14 : low;
@@ -240,7 +278,7 @@ class EncodeLanes {
   static constexpr int kVariant = kLanes == kWideLanes ? 0 : 1;
 
   __device__ EncodeLanes(const RansEncodeCuda& task, const EncodeRow& row, int64_t s, bool initial, int lane)
-      : runs_(*task.runs),
+      : runs_(registered(task.runs)),
         index_(task.index + task.splits[s]),
         numbers_(task.entries + task.entries_before + task.splits[s]),
         size_(task.splits[s + 1] - task.splits[s]),
@@ -301,8 +339,9 @@ class EncodeLanes {
     coming_.indices = coming_indices_;
 #pragma unroll
     for (int round = 0; round < kRounds; ++round) {
-      const uint32_t table = coming_indices_ >> 8 * round & 255, number = coming_numbers_ >> 8 * round & 255;
-      const uint64_t entry = __ldg(&runs_.entry[table][number]);
+      const auto byte = static_cast<unsigned>(round);
+      const uint32_t table = byte_of(coming_indices_, byte), number = byte_of(coming_numbers_, byte);
+      const uint64_t entry = __ldg(&runs_->entry[0][0] + (table * kMaxEntries + number));
       coming_.entry[round] = round < coming_count_ ? entry : 0;
     }
   }
@@ -328,12 +367,13 @@ class EncodeLanes {
       const uint32_t state = full ? state_ >> kWordBits : state_;
       const uint32_t quotient = __umulhi(2 * state, reciprocal) >> shift;
       const uint32_t position = begin + state - quotient * frequency;
-      const uint32_t slot = slot_of(runs_, group.indices >> 8 * round & 255, position, active);
+      const uint32_t slot =
+          slot_of(*runs_, byte_of(group.indices, static_cast<unsigned>(round)), position, active);
       state_ = active ? quotient << kProbabilityBits | slot : state_;
     }
   }
 
-  const RansRunsCuda& runs_;
+  const RansRunsCuda* const runs_;
   const uint8_t *const index_, *const numbers_;
   const int64_t size_;
   int64_t groups_;  // that are still to be loaded
