@@ -48,12 +48,14 @@ PROCESSORS, CLOCK = 132, 1.98e9
 OF_MEMORY, OF_TENSOR, OF_UNITS = 0.6, 0.4, 0.4
 LAUNCH, NODE, QUEUE = 4e-6, 1.5e-6, 7e-6
 
-# The coder, whose warp takes 32 symbols at a time: cycles from one such round to the next, which a stream by itself
-# waits for, and instructions of a round, of which all warps of a multiprocessor issue two per cycle. It holds 32
-# blocks, each of one warp.
-ROUND_CYCLES = {"encode": 2000, "decode": 1000}
-ROUND_INSTRUCTIONS = {"encode": 600, "decode": 300}
-ISSUED, RESIDENT = 2.0, 32
+# The coder, by the lanes of a stream, which take as many symbols in a round: cycles from one round to the next, which a
+# stream by itself waits for, and instructions of a round, of which all warps of a multiprocessor issue two per cycle;
+# and how many streams it holds. docs/performance.md tells where they come from.
+WIDE, NARROW = 32, 8
+ROUND_CYCLES = {"encode": {WIDE: 290, NARROW: 230}, "decode": {WIDE: 155, NARROW: 110}}
+ROUND_INSTRUCTIONS = {"encode": {WIDE: 120, NARROW: 100}, "decode": {WIDE: 80, NARROW: 50}}
+RESIDENT = {"encode": 28, "decode": 14}
+ISSUED = 2.0
 
 Row = dict[str, object]
 
@@ -144,11 +146,11 @@ def kernel_rows(measured: Path) -> list[Row]:
     return rows
 
 
-def coder_rate(streams: int, way: str) -> float:
+def coder_rate(streams: int, way: str, lanes: int = WIDE) -> float:
     """Symbols per second of so many streams: they wait side by side until the multiprocessors issue no more."""
-    alone = 32 * CLOCK / ROUND_CYCLES[way]
-    together = 32 * CLOCK * PROCESSORS * ISSUED / ROUND_INSTRUCTIONS[way]
-    return min(min(streams, PROCESSORS * RESIDENT) * alone, together)
+    alone = lanes * CLOCK / ROUND_CYCLES[way][lanes]
+    together = lanes * CLOCK * PROCESSORS * ISSUED / ROUND_INSTRUCTIONS[way][lanes]
+    return min(min(streams, PROCESSORS * RESIDENT[way]) * alone, together)
 
 
 def coder_rows(measured: Path) -> list[Row]:
@@ -186,7 +188,7 @@ def codec_rows(measured: Path) -> list[Row]:
         for precision in PRECISIONS:
             for batch in BATCHES:
                 for way, calls in coding(model, precision, batch).items():
-                    coder = batch * symbols / coder_rate(batch, way)
+                    coder = batch * symbols / coder_rate(batch, way, NARROW)
                     graph = sum(expected(call, NODE) for call in calls)
                     eager = max(len(calls) * QUEUE, sum(expected(call, LAUNCH) for call in calls))
                     row: Row = {"model": model, "precision": precision, "batch": batch, "way": way}

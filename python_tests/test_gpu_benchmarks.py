@@ -232,7 +232,8 @@ def test_floors_and_expectations():
 def test_streams_run_side_by_side_until_the_device_is_full():
     one, many = predictions.coder_rate(1, "decode"), predictions.coder_rate(1 << 20, "decode")
     assert predictions.coder_rate(100, "decode") == pytest.approx(100 * one)
-    assert many == predictions.coder_rate(1 << 14, "decode") < 4224 * one
+    assert many == predictions.coder_rate(1 << 14, "decode") < predictions.RESIDENT["decode"] * 132 * one
+    assert predictions.coder_rate(1, "decode", predictions.NARROW) < one
 
 
 def test_the_page_has_the_tables_that_the_script_prints(capsys):

@@ -16,9 +16,9 @@
 // rare, are read by one lane after the other; then the checksum takes the symbols up.
 //
 // Memory: data, indices and tables are read through the read-only cache; words and slots are in shared
-// memory, 4.5 KiB. Nothing outside the sections of the stream is read, whatever it holds. Words and bits may
-// lie at any address, so they are read byte by byte. Indices are looked at on the way: those that name no
-// table are skip tables there, and the fault of the stream at the end.
+// memory, 6.5 KiB, and of few streams what slots do to states, too, 64 KiB. Nothing outside the sections of
+// the stream is read, whatever it holds. Words and bits may lie at any address, so they are read byte by
+// byte. Indices are looked at on the way; one that names no table is the fault of the stream in the end.
 //
 // Determinism: integers only, no atomics.
 #include "cuda/rans_decode.cuh"

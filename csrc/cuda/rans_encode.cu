@@ -7,10 +7,12 @@
 // escape bits, which prefix sums place where there are any. Bits are or-ed into words of zeros, in any order.
 // What is found wrong is looked for again to tell which comes first.
 //
-// Code: a warp a stream, from the last symbol to the first; words are put down from the end of the stream's
-// memory backwards, which leaves them in reading order. In a round a ballot tells who gives one, which no
-// state depends on. Entries, which are known before, are loaded a group ahead, so what a round waits for is a
-// reciprocal multiplication and the cell of the slot.
+// Code: a warp a stream and number of lanes, from the last symbol to the first; words are put down from the
+// end of the stream's memory backwards, which leaves them in reading order. In a round a ballot tells who
+// gives one, which no state depends on. Entries, which are known before, are loaded a group ahead, so what a
+// round waits for is a multiplication by a reciprocal and the cell of the slot. Rounds that change no state
+// are passed over. Where lanes go by size, few streams are coded with both numbers side by side, and many
+// with 8 only if 32 led to a small one.
 //
 // Choose: one warp says how many lanes a stream has, and where each ends.
 //
