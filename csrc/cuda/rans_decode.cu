@@ -282,7 +282,6 @@ class Lanes {
   }
 
  private:
-  static constexpr int kGroup = kRounds * kLanes;
   static constexpr unsigned kTakers = kLanes == kWarp ? kAll : (1u << kLanes) - 1;
   static constexpr int kAhead = words_at_hand(kLanes);
 
