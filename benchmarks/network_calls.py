@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.precision import with_cast_weights
-from aicr_ext.ops import blocks
+from aicr_ext.ops import block_paths, blocks
 from aicr_ext.profiling.costs import bytes_moved, flops, tensors_in
 
 __all__ = ["NetworkCall", "network_calls"]
@@ -121,7 +121,7 @@ class _Recorder(TorchDispatchMode):
 def _as_on_cuda(low: torch.dtype | None) -> Iterator[None]:
     """Blocks take the kernels that only CUDA has, and see autocast to ``low``."""
     with (
-        mock.patch.object(blocks, "has_channel_kernels", lambda x: x.dtype != torch.float64),
+        mock.patch.object(block_paths, "has_channel_kernels", lambda x: x.dtype != torch.float64),
         mock.patch.object(blocks, "autocast_dtype", return_value=low),
     ):
         yield

@@ -10,7 +10,7 @@ from op_cases import LAYOUTS, assert_no_worse, requires_ops
 from torch.utils.flop_counter import FlopCounterMode
 
 from aicr_ext import _native
-from aicr_ext.ops import Norm, blocks, depthwise_gram, fold_channel_attention
+from aicr_ext.ops import Norm, block_paths, blocks, depthwise_gram, fold_channel_attention
 from aicr_ext.ops.kernels import plain_torch
 from aicr_ext.ops.reference import depthwise_gram_reference, fold_channel_attention_reference
 from benchmarks import ops
@@ -271,7 +271,7 @@ def test_transposed_attention_on_cuda(bias, layout, monkeypatch):
     def gram(qk, weight, bias, *, groups):
         return run("depthwise_gram", (qk, weight, bias, groups), "emulated")
 
-    monkeypatch.setattr(blocks, "has_channel_kernels", on_cuda)
+    monkeypatch.setattr(block_paths, "has_channel_kernels", on_cuda)
     monkeypatch.setattr(blocks, "depthwise_gram", gram)
     monkeypatch.setattr(blocks, "fold_channel_attention", lambda *a: run("fold_channel_attention", a, "emulated")[0])
     got = blocks.transposed_attention(*args, **options)
@@ -281,7 +281,7 @@ def test_transposed_attention_on_cuda(bias, layout, monkeypatch):
 
 @requires_ops
 def test_the_cpu_does_not_take_that_branch():
-    assert not blocks.has_channel_kernels(torch.zeros(1, 2, 3, 3))
+    assert not block_paths.has_channel_kernels(torch.zeros(1, 2, 3, 3))
 
 
 @requires_ops

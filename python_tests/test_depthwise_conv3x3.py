@@ -13,7 +13,7 @@ from op_cases import LAYOUTS, requires_ops
 from torch.utils.flop_counter import FlopCounterMode
 
 from aicr_ext import _native
-from aicr_ext.ops import block_backward, blocks
+from aicr_ext.ops import block_backward, block_paths, blocks
 from aicr_ext.ops import depthwise_conv3x3 as module
 from aicr_ext.ops.depthwise_conv3x3 import depthwise_conv3x3, depthwise_conv3x3_backward
 from aicr_ext.ops.kernels import plain_torch
@@ -72,7 +72,7 @@ def test_channel_attention_learns_by_the_kernel(bias, recompute, monkeypatch):
     x, temperature = draw(2, c, 9, 11).requires_grad_(), draw(groups).abs().requires_grad_()
     args = (x, projection(3 * c, c, 1, 1), projection(3 * c, 1, 3, 3), temperature, projection(c, c, 1, 1))
     leaves = [x, temperature, *(t for pair in (args[1], args[2], args[4]) for t in pair if t is not None)]
-    monkeypatch.setattr(blocks, "has_channel_kernels", lambda x: not recompute)
+    monkeypatch.setattr(block_paths, "has_channel_kernels", lambda x: not recompute)
     monkeypatch.setattr(blocks, "depthwise_conv3x3", differentiated)
 
     def gradients():

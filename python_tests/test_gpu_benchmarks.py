@@ -12,7 +12,7 @@ import torch
 from op_cases import requires_ops
 
 import aicr_ext
-from aicr_ext.ops import blocks
+from aicr_ext.ops import block_paths
 from benchmarks import coder, coder_streams, cross_device, gpu_summary, network_calls, predictions, speed, timing
 
 ROOT = Path(__file__).parents[1]
@@ -181,7 +181,7 @@ def test_the_calls_are_those_of_the_network(calls):
     convolutions = [call for call in calls["analysis"] if call.name == "aten::convolution"]
     assert {call.dtype for call in convolutions} == {"bfloat16"}
     assert {call.dtype for call in calls["entropy networks"]} == {"int16"}
-    assert blocks.has_channel_kernels(torch.zeros(1)) is False  # as before
+    assert block_paths.has_channel_kernels(torch.zeros(1)) is False  # as before
 
 
 @requires_ops

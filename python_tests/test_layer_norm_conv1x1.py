@@ -14,7 +14,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from aicr_ext import _native
-from aicr_ext.ops import Norm, blocks, layer_norm2d, layer_norm_conv1x1, layer_norm_conv1x1_pair, pointwise_convolution
+from aicr_ext.ops import (
+    Norm,
+    block_paths,
+    blocks,
+    layer_norm2d,
+    layer_norm_conv1x1,
+    layer_norm_conv1x1_pair,
+    pointwise_convolution,
+)
 from aicr_ext.ops.kernels import plain_torch
 from aicr_ext.ops.layer_norm_conv1x1 import MOST_CHANNELS
 from aicr_ext.ops.layout import preferred_layout
@@ -310,13 +318,13 @@ def as_on_cuda(monkeypatch):
             calls[name] += 1
             return arrange(args, options)
 
-        monkeypatch.setattr(blocks, name, call)
+        monkeypatch.setattr(block_paths if name.startswith("layer_norm") else blocks, name, call)
 
     def normed(x, norm, *projections, norm_bias, subtract_mean, eps):
         empty = (None, None) if len(projections) == 2 else ()
         return run(OPERATOR, (x, norm, norm_bias, *projections, *empty, subtract_mean, eps), "emulated")
 
-    monkeypatch.setattr(blocks, "has_channel_kernels", lambda x: True)
+    monkeypatch.setattr(block_paths, "has_channel_kernels", lambda x: True)
     emulate("layer_norm_conv1x1", lambda a, o: normed(*a, **o)[0])
     emulate("layer_norm_conv1x1_pair", lambda a, o: normed(*a[:2], *a[2], *a[3], **o))
     emulate("depthwise_gram", lambda a, o: run("depthwise_gram", (*a, o["groups"]), "emulated"))
@@ -366,16 +374,16 @@ def test_where_blocks_use_it(monkeypatch):
     x = torch.zeros(1, 32, 2, 2)
     low, half = x.bfloat16(), x.half()
     with torch.no_grad():
-        assert not blocks.fuses_norm(x, torch.float32)  # the CPU has strips
-        monkeypatch.setattr(blocks, "has_channel_kernels", lambda x: True)
-        assert blocks.fuses_norm(x, torch.float32)
-        assert blocks.fuses_norm(half, torch.float16)
-        assert not blocks.fuses_norm(x, torch.bfloat16)  # under autocast, a map that is still float32
-        assert not blocks.fuses_norm(x.double(), torch.float64)
-        assert not blocks.fuses_norm(x.repeat(1, 2, 1, 1), torch.float32)
-        assert blocks.fuses_norm(low.repeat(1, 8, 1, 1), torch.bfloat16)
-        assert not blocks.fuses_norm(low.repeat(1, 9, 1, 1), torch.bfloat16)
-    assert not blocks.fuses_norm(low, torch.bfloat16)  # training
+        assert not block_paths.fuses_norm(x, torch.float32)  # the CPU has strips
+        monkeypatch.setattr(block_paths, "has_channel_kernels", lambda x: True)
+        assert block_paths.fuses_norm(x, torch.float32)
+        assert block_paths.fuses_norm(half, torch.float16)
+        assert not block_paths.fuses_norm(x, torch.bfloat16)  # under autocast, a map that is still float32
+        assert not block_paths.fuses_norm(x.double(), torch.float64)
+        assert not block_paths.fuses_norm(x.repeat(1, 2, 1, 1), torch.float32)
+        assert block_paths.fuses_norm(low.repeat(1, 8, 1, 1), torch.bfloat16)
+        assert not block_paths.fuses_norm(low.repeat(1, 9, 1, 1), torch.bfloat16)
+    assert not block_paths.fuses_norm(low, torch.bfloat16)  # training
 
 
 @requires_ops

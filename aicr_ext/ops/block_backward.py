@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .block_parts import fitting, fold, gram, normed, wide
+from .block_parts import as_map, fitting, fold, gram, normed, pointwise_backward, rows, wide
 from .decoupled_attention import decoupled_attention
 from .depthwise_conv3x3 import depthwise_conv3x3_backward
 from .gated_depthwise_conv3x3 import gated_depthwise_conv3x3
@@ -231,23 +231,6 @@ def gated_convolutions_backward(
         (project_out_bias, wide(up).sum((0, 1))),
     )
     return [_like(tensor, gradient, x) for tensor, gradient in pairs]
-
-
-def rows(t: Tensor) -> Tensor:
-    """(B, C, H, W) as (B, H·W, C): a view of a channels-last map."""
-    return t.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-def as_map(t: Tensor, like: Tensor) -> Tensor:
-    """(B, H·W, C) as (B, C, H, W) of the height and width of ``like``, channels-last."""
-    return t.unflatten(1, like.shape[2:]).permute(0, 3, 1, 2)
-
-
-def pointwise_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of the rows x (B, H·W, C) and of the weight (D, C, 1, 1) of a 1x1 convolution."""
-    matrix = weight.flatten(1).to(x.dtype)
-    grad_weight = wide(grad.transpose(1, 2) @ x).sum(0)
-    return grad @ matrix, grad_weight.reshape(weight.shape)
 
 
 def norm_backward(

@@ -1,4 +1,4 @@
-"""What the blocks and their derivatives share: norms, dtypes, and the way from queries and keys to one matrix."""
+"""What blocks and derivatives share: norms, dtypes, maps as rows, and the way from queries and keys to one matrix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from torch import Tensor
 from aicr_ext.ops.layer_norm2d import layer_norm2d
 from aicr_ext.ops.reference import fold_channel_attention_reference, fold_softmax
 
-__all__ = ["add_projection", "fitting", "fold", "gram", "normed", "wide"]
+__all__ = ["Projection", "as_map", "fitting", "fold", "gram", "normed", "pointwise_backward", "rows", "wide"]
+
+#: A convolution's weight and bias.
+Projection = tuple[Tensor, Tensor | None]
 
 
 def normed(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean: bool, eps: float) -> Tensor:
@@ -53,17 +56,18 @@ def fold(
     return fold_softmax(scores * scale, temperature, project_out)
 
 
-def add_projection(x: Tensor, t: Tensor, matrix: Tensor) -> Tensor:
-    """x, after it has been increased by the 1x1 convolution of t, which is one product and rounds once.
+def rows(t: Tensor) -> Tensor:
+    """(B, C, H, W) as (B, H·W, C): a view of a channels-last map."""
+    return t.permute(0, 2, 3, 1).flatten(1, 2)
 
-    x (B, C, H, W) and t (B, K, H, W) have one dtype, and x is channels-last; ``matrix`` (C, K), or (B, C, K) with one
-    for each picture.
-    """
-    b, c, h, w = x.shape
-    to, of = x.permute(0, 2, 3, 1).view(b, h * w, c), t.permute(0, 2, 3, 1).flatten(1, 2)
-    if matrix.dim() == 3:
-        torch.baddbmm(to, of, matrix.mT, out=to)
-    else:
-        to = to.view(b * h * w, c)
-        torch.addmm(to, of.flatten(0, 1), matrix.t(), out=to)
-    return x
+
+def as_map(t: Tensor, like: Tensor) -> Tensor:
+    """(B, H·W, C) as (B, C, H, W) of the height and width of ``like``, channels-last."""
+    return t.unflatten(1, like.shape[2:]).permute(0, 3, 1, 2)
+
+
+def pointwise_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the rows x (B, H·W, C) and of the weight (D, C, 1, 1) of a 1x1 convolution."""
+    matrix = weight.flatten(1).to(x.dtype)
+    grad_weight = wide(grad.transpose(1, 2) @ x).sum(0)
+    return grad @ matrix, grad_weight.reshape(weight.shape)

@@ -14,22 +14,22 @@ functions pass autocast's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from aicr_ext.ops import block_paths
 from aicr_ext.ops.autocast import autocast_dtype, without_autocast
 from aicr_ext.ops.block_arguments import channels_of, check_transposed_attention, expect_shape
-from aicr_ext.ops.block_parts import add_projection, fitting, fold, gram, normed
+from aicr_ext.ops.block_parts import Projection, fitting, fold, gram
 from aicr_ext.ops.decoupled_attention import decoupled_attention
 from aicr_ext.ops.depthwise_conv3x3 import depthwise_conv3x3
 from aicr_ext.ops.depthwise_gram import depthwise_gram
 from aicr_ext.ops.fold_channel_attention import fold_channel_attention
 from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
 from aicr_ext.ops.kernels import has_kernel, is_exporting
-from aicr_ext.ops.layer_norm_conv1x1 import layer_norm_conv1x1, layer_norm_conv1x1_pair
 from aicr_ext.ops.pointwise import is_traced, pointwise_convolution
 from aicr_ext.ops.strips import can_be_written_to, over_strips, strips
 
@@ -42,9 +42,6 @@ __all__ = [
     "spatial_attention",
     "transposed_attention",
 ]
-
-#: A convolution's weight and bias.
-Projection = tuple[Tensor, Tensor | None]
 
 
 class Norm(NamedTuple):
@@ -161,7 +158,7 @@ def composed_transposed_attention(
 
     def project(block: Tensor, keep: slice, part: slice, t: Tensor | None = None) -> Tensor:
         if t is None:
-            (t,) = project_norm(block, *arguments_of_norm, low, projections(part))
+            (t,) = block_paths.project_norm(block, *arguments_of_norm, low, projections(part))
         if qkv_dwconv is not None:
             bias = None if qkv_dwconv_bias is None else qkv_dwconv_bias[part]
             t = depthwise_conv3x3(t, qkv_dwconv[part], bias)
@@ -198,9 +195,9 @@ def composed_transposed_attention(
         return [sum(parts[1:], parts[0]) for parts in zip(*sums, strict=True)]
 
     values = None  # projected already, of the whole map
-    if context is None and qkv_dwconv is not None and scale is None and has_channel_kernels(x):
+    if context is None and qkv_dwconv is not None and scale is None and block_paths.has_channel_kernels(x):
         both, last = slice(0, 2 * c), slice(2 * c, 3 * c)
-        qk, values = project_norm(x, *arguments_of_norm, low, projections(both), projections(last))
+        qk, values = block_paths.project_norm(x, *arguments_of_norm, low, projections(both), projections(last))
         bias = None if qkv_dwconv_bias is None else qkv_dwconv_bias[both]
         scores = depthwise_gram(qk, qkv_dwconv[both], bias, groups=groups)
         factors = scores[0].new_ones(groups) if temperature is None else temperature
@@ -208,57 +205,12 @@ def composed_transposed_attention(
     else:
         folded = fold(*score_sums(x, context), temperature, project_out, scale)
     folded = folded.to(low)
-    if context is None and residual and project_out_bias is None and adds_in_place(x, low, overwrite):
-        return add_projection(x, project(x, slice(None), slice(2 * c, 3 * c), values), folded)
+    if context is None and residual and project_out_bias is None and block_paths.adds_in_place(x, low, overwrite):
+        return block_paths.add_projection(x, project(x, slice(None), slice(2 * c, 3 * c), values), folded)
     if context is None:
         return over_strips(x, 2 * c, reach, value_branch, residual, overwrite)
     out = over_strips(context, 2 * c, reach, value_branch, residual=False)
     return x + out if residual else out
-
-
-def has_channel_kernels(x: Tensor) -> bool:
-    """Whether operators that have no CPU kernel run natively on x; on the CPU strips in the cache do better."""
-    return x.device.type == "cuda" and has_kernel("cuda") and x.dtype != torch.float64
-
-
-def adds_in_place(x: Tensor, low: torch.dtype, overwrite: bool) -> bool:
-    """Whether the last product of a block adds to x itself, instead of a sum that reads both maps again."""
-    fits = x.dtype == low and x.is_contiguous(memory_format=torch.channels_last)
-    return overwrite and fits and has_channel_kernels(x)
-
-
-def project_norm(
-    x: Tensor,
-    norm: Tensor | None,
-    norm_bias: Tensor | None,
-    subtract_mean: bool,
-    eps: float,
-    low: torch.dtype,
-    *projections: Projection,
-) -> Sequence[Tensor]:
-    """One or two 1x1 convolutions of the norm of x, in the dtype ``low``; of x itself where there is no norm."""
-    if norm is not None and fuses_norm(x, low):
-        options: dict[str, Any] = {"norm_bias": norm_bias, "subtract_mean": subtract_mean, "eps": eps}
-        if len(projections) == 2:
-            return layer_norm_conv1x1_pair(x, norm, *projections, **options)
-        return [layer_norm_conv1x1(x, norm, *projections[0], **options)]
-    t = normed(x, norm, norm_bias, subtract_mean, eps).to(low)
-    return [pointwise_convolution(t, *projection) for projection in projections]
-
-
-#: Channels up to which the kernel of norm and convolution should be faster than these two (docs/performance.md).
-_FUSED_CHANNELS = {torch.bfloat16: 256, torch.float16: 256, torch.float32: 32}
-
-
-def fuses_norm(x: Tensor, low: torch.dtype) -> bool:
-    """Whether norm and 1x1 convolution of x are one kernel.
-
-    Not where gradients are recorded: the derivative would compute the norm again, which moves as many bytes as the
-    kernel saves.
-    """
-    if torch.is_grad_enabled() or x.dtype != low or x.shape[1] > _FUSED_CHANNELS.get(low, 0):
-        return False
-    return has_channel_kernels(x)
 
 
 def channel_attention(
@@ -357,7 +309,7 @@ def composed_spatial_attention(
     row, col = fitting(dwconv_row, low), fitting(dwconv_col, low)
 
     def branch(block: Tensor, keep: slice) -> Tensor:
-        attn, value = project_norm(block, norm, None, False, eps, low, to_attn, to_value)
+        attn, value = block_paths.project_norm(block, norm, None, False, eps, low, to_attn, to_value)
         t = decoupled_attention(attn, value, row, col)[:, :, keep]
         return pointwise_convolution(t, *to_out)
 
@@ -431,14 +383,14 @@ def composed_gated_convolutions(
     dwconv, dwconv_bias = fitting(dwconv, low), None if dwconv_bias is None else fitting(dwconv_bias, low)
 
     def gated(block: Tensor) -> Tensor:
-        (t,) = project_norm(block, norm, norm_bias, subtract_mean, eps, low, (project_in, project_in_bias))
+        (t,) = block_paths.project_norm(block, norm, norm_bias, subtract_mean, eps, low, (project_in, project_in_bias))
         return gated_depthwise_conv3x3(t, dwconv, dwconv_bias, activation="gelu" if gelu else None)
 
     def branch(block: Tensor, keep: slice) -> Tensor:
         return pointwise_convolution(gated(block)[:, :, keep], project_out, project_out_bias)
 
-    if residual and project_out_bias is None and adds_in_place(x, low, overwrite):
-        return add_projection(x, gated(x), project_out.flatten(1))
+    if residual and project_out_bias is None and block_paths.adds_in_place(x, low, overwrite):
+        return block_paths.add_projection(x, gated(x), project_out.flatten(1))
     return over_strips(x, 2 * hidden, 1, branch, residual, overwrite)
 
 

@@ -20,8 +20,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from .. import _native
 from .autocast import outside_autocast
-from .block_backward import as_map, pointwise_backward, rows
-from .block_parts import wide
+from .block_parts import Projection, as_map, pointwise_backward, rows, wide
 from .kernels import has_kernel
 from .layer_norm2d import layer_norm2d
 from .layout import preferred_layout
@@ -32,8 +31,6 @@ __all__ = ["MOST_CHANNELS", "layer_norm_conv1x1", "layer_norm_conv1x1_pair"]
 
 #: Of x, for the CUDA kernel: so many of a tile of pixels fit into shared memory.
 MOST_CHANNELS = 384
-
-Projection = tuple[Tensor, Tensor | None]
 
 
 def layer_norm_conv1x1(

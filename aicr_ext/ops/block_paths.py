@@ -1,0 +1,76 @@
+"""Where a block goes another way on CUDA than on a CPU: fewer passes over maps instead of strips in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .block_parts import Projection, normed
+from .kernels import has_kernel
+from .layer_norm_conv1x1 import layer_norm_conv1x1, layer_norm_conv1x1_pair
+from .pointwise import pointwise_convolution
+
+__all__ = ["add_projection", "adds_in_place", "has_channel_kernels", "project_norm"]
+
+#: Channels up to which the kernel of norm and convolution should be faster than these two (docs/performance.md).
+_FUSED_CHANNELS = {torch.bfloat16: 256, torch.float16: 256, torch.float32: 32}
+
+
+def has_channel_kernels(x: Tensor) -> bool:
+    """Whether operators that have no CPU kernel run natively on x; on the CPU strips in the cache do better."""
+    return x.device.type == "cuda" and has_kernel("cuda") and x.dtype != torch.float64
+
+
+def adds_in_place(x: Tensor, low: torch.dtype, overwrite: bool) -> bool:
+    """Whether the last product of a block adds to x itself, instead of a sum that reads both maps again."""
+    fits = x.dtype == low and x.is_contiguous(memory_format=torch.channels_last)
+    return overwrite and fits and has_channel_kernels(x)
+
+
+def project_norm(
+    x: Tensor,
+    norm: Tensor | None,
+    norm_bias: Tensor | None,
+    subtract_mean: bool,
+    eps: float,
+    low: torch.dtype,
+    *projections: Projection,
+) -> Sequence[Tensor]:
+    """One or two 1x1 convolutions of the norm of x, in the dtype ``low``; of x itself where there is no norm."""
+    if norm is not None and fuses_norm(x, low):
+        options: dict[str, Any] = {"norm_bias": norm_bias, "subtract_mean": subtract_mean, "eps": eps}
+        if len(projections) == 2:
+            return layer_norm_conv1x1_pair(x, norm, *projections, **options)
+        return [layer_norm_conv1x1(x, norm, *projections[0], **options)]
+    t = normed(x, norm, norm_bias, subtract_mean, eps).to(low)
+    return [pointwise_convolution(t, *projection) for projection in projections]
+
+
+def fuses_norm(x: Tensor, low: torch.dtype) -> bool:
+    """Whether norm and 1x1 convolution of x are one kernel.
+
+    Not where gradients are recorded: the derivative would compute the norm again, which moves as many bytes as the
+    kernel saves.
+    """
+    if torch.is_grad_enabled() or x.dtype != low or x.shape[1] > _FUSED_CHANNELS.get(low, 0):
+        return False
+    return has_channel_kernels(x)
+
+
+def add_projection(x: Tensor, t: Tensor, matrix: Tensor) -> Tensor:
+    """x, after it has been increased by the 1x1 convolution of t, which is one product and rounds once.
+
+    x (B, C, H, W) and t (B, K, H, W) have one dtype, and x is channels-last; ``matrix`` (C, K), or (B, C, K) with one
+    for each picture.
+    """
+    b, c, h, w = x.shape
+    to, of = x.permute(0, 2, 3, 1).view(b, h * w, c), t.permute(0, 2, 3, 1).flatten(1, 2)
+    if matrix.dim() == 3:
+        torch.baddbmm(to, of, matrix.mT, out=to)
+    else:
+        to = to.view(b * h * w, c)
+        torch.addmm(to, of.flatten(0, 1), matrix.t(), out=to)
+    return x
