@@ -47,7 +47,7 @@ _IN_FLOAT32 = ("linear", "dwconv", "dwconv_row", "dwconv_col", "channel_attentio
 def with_cast_weights(network: nn.Module, precision: str) -> nn.Module:
     """Analysis or synthesis for :func:`autocast`: with bfloat16 a copy that has cast its weights, as every call would.
 
-    The results have the same bits. Casts are a third of what a small picture has a GPU start.
+    The results have the same bits. Casts would be a third of the kernels of these networks and more.
     """
     if precision != "bfloat16":
         return network
