@@ -1,12 +1,15 @@
 """The entropy path of a codec: ``python -m benchmarks.entropy [PICTURE ...] [--threads 2] [--csv FILE]``.
 
-From z to table indices and means in integers, the coder, and the whole way from payload to latent, in milliseconds,
-beside plain torch; and the payload against the bits that the float networks promise for the same symbols.
+From z to scales and means in integers, the coding steps between these, latents and symbols (both ways together), the
+coder, and the whole way from payload to latent, in milliseconds, some beside plain torch; and the payload against the
+bits that the float networks promise for the same symbols.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +18,12 @@ from torch import Tensor
 
 import aicr_ext
 from aicr_ext.codec.latents import Steps, decode_latents, encode_latents
+from aicr_ext.codec.priors import IntegerPriors
 from aicr_ext.codec.rans import Decoder, Encoder
 from aicr_ext.codec.tables import gaussian_tables
 from aicr_ext.images import read_image
 from aicr_ext.ops.kernels import plain_torch
+from aicr_ext.ops.latent import latent_accept, latent_dequantise, latent_quantise, latent_scale_index
 
 from .timing import circumstances, measure, measure_together, print_table, write_csv
 
@@ -35,19 +40,17 @@ def row(codec: aicr_ext.Codec, path: Path, quality: int, threads: int) -> dict[s
     priors, tables = codec._priors, codec._hyper_tables
     z = torch.round(codec.model.hyper_analysis(y))
     first = priors.first(z, height, width)
-    values = torch.zeros_like(first.mean)
+    values = torch.zeros(1, height, width, y.shape[1], dtype=torch.int32)
     streams = encode_latents(codec.model, priors, tables, y)
     size = sum(map(len, streams[0]))
 
     def networks() -> None:
         priors.second(values, priors.first(z, height, width))
 
-    def plainly() -> None:
-        with plain_torch():
-            networks()
-
-    native, plain = measure_together([networks, plainly], seconds=1)
     steps = coding_steps(codec, z, y)
+    both_ways = partial(quantise_and_accept, priors, y, first, priors.second(values, first))
+    native, plain = measure_together([networks, partial(plainly, networks)], seconds=1)
+    native_steps, plain_steps = measure_together([both_ways, partial(plainly, both_ways)], seconds=0.5)
     encoded = code(steps)
     return {
         **circumstances(),
@@ -57,6 +60,8 @@ def row(codec: aicr_ext.Codec, path: Path, quality: int, threads: int) -> dict[s
         "quality": quality,
         "networks ms": 1e3 * native,
         "x plain torch": plain / native,
+        "steps ms": 1e3 * native_steps,
+        "steps x plain torch": plain_steps / native_steps,
         "coder encode ms": 1e3 * measure(lambda: code(steps)),
         "coder decode ms": 1e3 * measure(lambda: decode(encoded, steps)),
         "payload to latent ms": 1e3
@@ -66,14 +71,29 @@ def row(codec: aicr_ext.Codec, path: Path, quality: int, threads: int) -> dict[s
     }
 
 
+def plainly(function: Callable[[], None]) -> None:
+    with plain_torch():
+        function()
+
+
+def quantise_and_accept(priors: IntegerPriors, y: Tensor, first: Tensor, second: Tensor) -> None:
+    """What encoder and decoder do in both steps besides networks and coder."""
+    y, exponent, quant_step = y.permute(0, 2, 3, 1), priors.mean_exponent, first if priors.config.quant_step else None
+    symbols, _ = latent_quantise(y, first, exponent, quant_step)
+    latent_accept(symbols, first, exponent)
+    symbols_of_second, _ = latent_quantise(y, second, exponent, quant_step, True)
+    latent_scale_index(first, len(exponent))
+    values = latent_accept(symbols, first, exponent)
+    latent_scale_index(second, len(exponent), True)
+    latent_dequantise(latent_accept(symbols_of_second, second, exponent, values), exponent, quant_step)
+
+
 def coding_steps(codec: aicr_ext.Codec, z: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Symbols and table indices of both steps."""
     steps = Steps(codec._priors, z, *y.shape[2:])
-    found = []
-    for _ in range(2):
-        found.append((steps.quantise(y.permute(0, 2, 3, 1).double()), steps.index()))
-        steps.accept(found[-1][0])
-    return found
+    first = steps.quantise(y)
+    steps.open_second(first[0])
+    return [first, steps.quantise(y)]
 
 
 def code(steps: list[tuple[Tensor, Tensor]]) -> bytes:

@@ -18,7 +18,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from aicr_ext.codec.latents import Steps
 from aicr_ext.model.aicr import AICR
+from aicr_ext.model.config import ModelConfig
 from aicr_ext.model.precision import with_cast_weights
 from aicr_ext.ops import block_paths, blocks
 from aicr_ext.profiling.costs import bytes_moved, flops, tensors_in
@@ -117,6 +119,24 @@ class _Recorder(TorchDispatchMode):
         self.calls.append(NetworkCall(name, dtype, args, size, operations))
 
 
+class _NoPriors:
+    """In place of the entropy networks, whose calls are noted by themselves: parameters of any value."""
+
+    def __init__(self, config: ModelConfig, y: Tensor) -> None:
+        self.config = config
+        self.mean_exponent = torch.empty(config.latent, dtype=torch.int32, device="meta")
+        self._first, self._second = (
+            torch.empty(len(y), *y.shape[2:], kinds * config.latent, dtype=torch.int16, device="meta")
+            for kinds in (3 if config.quant_step else 2, 2)
+        )
+
+    def first(self, _z: Tensor, _height: int, _width: int) -> Tensor:
+        return self._first
+
+    def second(self, _values: Tensor, _first: Tensor) -> Tensor:
+        return self._second
+
+
 @contextmanager
 def _as_on_cuda(low: torch.dtype | None) -> Iterator[None]:
     """Blocks take the kernels that only CUDA has, and see autocast to ``low``."""
@@ -137,8 +157,9 @@ def network_calls(model: str, width: int, height: int, precision: str, batch: in
         precision: ``"float32"``, or ``"bfloat16"`` for calls as autocast makes them.
 
     Returns:
-        The calls in their order, by part: ``analysis``, ``synthesis``, ``hyper analysis`` and ``entropy networks``. The
-            last are those in floating point, whose shapes the integer ones share, with two bytes for each number.
+        The calls in their order, by part: ``analysis``, ``synthesis``, ``hyper analysis``, ``entropy networks``, and
+            ``encode steps`` and ``decode steps``, what is between latents and coder. Entropy networks are those in
+            floating point, whose shapes the integer ones share, with two bytes for each number.
 
     Raises:
         ValueError: an unknown model, or sides that are no multiples of 64.
@@ -152,6 +173,7 @@ def network_calls(model: str, width: int, height: int, precision: str, batch: in
         y = torch.empty(batch, network.config.latent, height // 16, width // 16)
         z = torch.empty(batch, network.config.hyper, height // 64, width // 64)
         y, z = (t.contiguous(memory_format=torch.channels_last) for t in (y, z))
+    priors, symbols = _NoPriors(network.config, y), torch.empty(y.numel() // 2, dtype=torch.int16, device="meta")
     low = torch.bfloat16 if precision == "bfloat16" else None
     analysis, synthesis = (with_cast_weights(part, precision) for part in (network.analysis, network.synthesis))
 
@@ -159,10 +181,24 @@ def network_calls(model: str, width: int, height: int, precision: str, batch: in
         parameters = network.first_parameters(z, *y.shape[2:])
         network.second_parameters(y, parameters)
 
+    def encode_steps() -> None:
+        steps = Steps(priors, z, *y.shape[2:])
+        steps.open_second(steps.quantise(y)[0])
+        steps.quantise(y)
+
+    def decode_steps() -> None:
+        steps = Steps(priors, z, *y.shape[2:])
+        steps.index()
+        steps.open_second(symbols)
+        steps.index()
+        steps.latent(symbols)
+
     parts: dict[str, tuple[Callable[[], object], torch.dtype | None, str]] = {
         "analysis": (partial(analysis, picture, quality), low, ""),
         "hyper analysis": (partial(network.hyper_analysis, y), None, ""),
         "entropy networks": (entropy_networks, torch.bfloat16, "int16"),
+        "encode steps": (encode_steps, None, ""),
+        "decode steps": (decode_steps, None, ""),
         "synthesis": (partial(synthesis, y, quality), low, ""),
     }
     found: dict[str, list[NetworkCall]] = {}

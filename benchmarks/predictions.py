@@ -70,8 +70,8 @@ def coding(model: str, precision: str, batch: int) -> dict[str, list[NetworkCall
     """Those of each way to code."""
     parts = calls_of(model, precision, batch)
     return {
-        "encode": [*parts["analysis"], *parts["hyper analysis"], *parts["entropy networks"]],
-        "decode": [*parts["entropy networks"], *parts["synthesis"]],
+        "encode": [*parts["analysis"], *parts["hyper analysis"], *parts["entropy networks"], *parts["encode steps"]],
+        "decode": [*parts["entropy networks"], *parts["decode steps"], *parts["synthesis"]],
     }
 
 

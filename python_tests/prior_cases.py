@@ -22,4 +22,4 @@ def latents(model: AICR, height: int = 9, width: int = 14) -> tuple[Tensor, Tens
 
 def both_steps(priors: IntegerPriors, z: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     first = priors.first(z, *values.shape[1:3])
-    return first.tensor, priors.second(values, first).tensor
+    return first, priors.second(values, first)

@@ -1,4 +1,4 @@
-"""The codec as a GPU would run it: its coder's and integer networks' calls go to the emulated CUDA kernels."""
+"""The codec as a GPU would run it: all calls between hyper analysis and synthesis go to the emulated CUDA kernels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from aicr_ext.codec.rans import TableSet
 from aicr_ext.codec.tables import gaussian_tables
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import CONFIGS
-from aicr_ext.ops import integer, rans
+from aicr_ext.ops import integer, latent, rans
 
 requires_gpu = [
     pytest.mark.gpu,
@@ -69,6 +69,7 @@ def on_the_device() -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rans, "_call", call)
         patch.setattr(integer, "torch", operators)
+        patch.setattr(latent, "torch", operators)
         patch.setattr(streams, "looks_early", lambda device: False)
         patch.setattr(streams, "raise_fault", look)
         patch.setattr(streams, "_fetch", fetch)

@@ -8,6 +8,7 @@ from pathlib import Path
 import attention_cases
 import cuda_cases
 import integer_cases
+import latent_cases
 import pytest
 import rans_cases
 import torch
@@ -31,6 +32,8 @@ def calls():
     yield "decoupled_attention_backward", (maps[1], *maps)
     for name in sorted({name for name, _ in integer_cases.cases()}):
         yield name, filled(name, next(given for case, given in integer_cases.cases() if case == name))
+    for shape, width in latent_cases.SHAPES[:3]:
+        yield from latent_cases.calls_of(latent_cases.drawn(shape, width))
     for operator in cuda_cases.OPERATORS:
         for layout in LAYOUTS:
             yield operator.name, cuda_cases.example(operator, torch.float32, layout, "emulated")
@@ -155,3 +158,28 @@ def test_integer_linear_of_an_odd_view():
     x, weight = (torch.cat([t.flatten()[:1], t.flatten()])[1:].view(t.shape) for t in (x, weight))
     arguments = filled("integer_linear", (x, weight, *rest))
     assert torch.equal(emulated("integer_linear")(*arguments), torch.ops.aicr_ext.integer_linear(*arguments))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_coding_steps_equal_the_cpu(seed):
+    with seeded(seed):
+        for name, arguments in latent_cases.cases():
+            check_coding_step(name, arguments)
+
+
+@pytest.mark.parametrize("places", [1, 2, 4])
+def test_coding_steps_of_views(places):
+    """Each argument by itself may begin where no vector does."""
+    given = latent_cases.drawn(*latent_cases.SHAPES[1])
+    for name in given:
+        for call, arguments in latent_cases.calls_of(latent_cases.moved(given, name, places)):
+            check_coding_step(call, arguments)
+
+
+def check_coding_step(name, arguments):
+    ours, expected = emulated(name)(*arguments), getattr(torch.ops.aicr_ext, name)(*arguments)
+    if isinstance(ours, torch.Tensor):
+        ours, expected = [ours], [expected]
+    for one, other in zip(ours, expected, strict=True):
+        assert one.dtype == other.dtype, name
+        assert torch.equal(one, other), name

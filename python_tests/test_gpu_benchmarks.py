@@ -182,6 +182,11 @@ def test_the_calls_are_those_of_the_network(calls):
     assert {call.dtype for call in convolutions} == {"bfloat16"}
     assert {call.dtype for call in calls["entropy networks"]} == {"int16"}
     assert block_paths.has_channel_kernels(torch.zeros(1)) is False  # as before
+    steps = {way: [call.name for call in calls[f"{way} steps"]] for way in ("encode", "decode")}
+    quantise, accept, index = (f"aicr_ext::latent_{name}" for name in ("quantise", "accept", "scale_index"))
+    assert steps["encode"] == [quantise, accept, quantise]
+    assert steps["decode"] == [index, accept, index, accept, "aicr_ext::latent_dequantise"]
+    assert calls["encode steps"][0].bytes == 32 * 192 * (4 + 2 * 2) + 192 * 4 + 32 * 96 * 3
 
 
 @requires_ops

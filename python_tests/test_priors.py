@@ -18,12 +18,13 @@ import aicr_ext
 from aicr_ext.codec import priors as module
 from aicr_ext.codec.calibrate import calibrate
 from aicr_ext.codec.checkpoint import export_weights, load_model, untrained
-from aicr_ext.codec.fixed_point import LOG_EXPONENT, Linear, exponent_for, linear, power_of_two, scale_level
+from aicr_ext.codec.fixed_point import Linear, exponent_for, linear, power_of_two
 from aicr_ext.codec.priors import IntegerPriors
 from aicr_ext.images import read_image
 from aicr_ext.model import entropy
 from aicr_ext.model.aicr import AICR
 from aicr_ext.ops.kernels import plain_torch
+from aicr_ext.ops.latent_reference import LOG_EXPONENT
 from aicr_ext.weights import load_weights, save_weights
 
 
@@ -145,17 +146,6 @@ def test_extreme_weights_keep_their_sums_in_range():
         weight = scale * torch.randn(7, 64, generator=generator)
         layer = linear("layer", weight, torch.randn(7, generator=generator), 10, 6)
         assert worst_sum(layer) < 2**31
-
-
-def test_scale_levels_are_the_nearest_of_128():
-    levels = torch.linspace(entropy.LOG_SCALE_MIN, entropy.LOG_SCALE_MAX, 128, dtype=torch.float64)
-    every = torch.arange(-32767, 32768)
-    distance = (every[:, None] * 2.0**-LOG_EXPONENT - levels).abs()
-    ours = scale_level(every.to(torch.int16)).long()
-    nearest = distance.amin(1)
-    excess = distance.gather(1, ours[:, None])[:, 0] - nearest
-    assert excess.max() < 1.5 * 2.0**-LOG_EXPONENT  # the grid of log scales is that coarse
-    assert torch.equal(ours, ours.cummax(0).values)
 
 
 def test_exponents_leave_room():

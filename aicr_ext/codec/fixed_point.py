@@ -15,13 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aicr_ext.model.entropy import SCALE_LEVELS
 from aicr_ext.ops.integer import integer_depthwise, integer_linear
 
 __all__ = [
     "ASINH_EXPONENT",
     "LIMIT",
-    "LOG_EXPONENT",
     "Depthwise",
     "Linear",
     "asinh_table",
@@ -30,24 +28,16 @@ __all__ = [
     "linear",
     "per_channel",
     "power_of_two",
-    "scale_level",
 ]
 
 #: Fixed-point numbers are int16 and saturate here.
 LIMIT = 32767
-#: Exponent of log standard deviations and of quantiser steps.
-LOG_EXPONENT = 11
 #: Exponent of asinh(y).
 ASINH_EXPONENT = 11
 
 _INT32 = 2**31
 _HIGHEST = 12
 _SLOPE_ONE = 1 << 15
-_LEVEL_SHIFT = 22
-
-# Written out: a library's logarithm may differ in the last bit.
-_LOG_SCALE_MIN = round(-2.2072749131897207 * 2**LOG_EXPONENT)
-_LEVELS_PER_UNIT = round(19.949237839971456 * 2 ** (_LEVEL_SHIFT - LOG_EXPONENT))
 
 
 def exponent_for(largest: float) -> int:
@@ -173,13 +163,6 @@ def _int16(value: Tensor) -> Tensor:
 
 def _int32(value: Tensor) -> Tensor:
     return value.to(torch.int32).contiguous()
-
-
-def scale_level(log_scale: Tensor) -> Tensor:
-    """The nearest of the 128 scale levels, uint8, of log standard deviations (integers, exponent 11)."""
-    steps = (log_scale.int() - _LOG_SCALE_MIN).clamp_min(0) * _LEVELS_PER_UNIT
-    level = (steps + (1 << (_LEVEL_SHIFT - 1))) >> _LEVEL_SHIFT
-    return level.clamp_max(SCALE_LEVELS - 1).to(torch.uint8)
 
 
 @cache

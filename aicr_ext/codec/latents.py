@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from aicr_ext.codec.fixed_point import power_of_two
-from aicr_ext.codec.priors import IntegerPriors, Parameters
+from aicr_ext.codec.priors import IntegerPriors
 from aicr_ext.codec.rans import TableSet
 from aicr_ext.codec.streams import StreamsDecoder, encode_streams
 from aicr_ext.codec.tables import gaussian_tables
-from aicr_ext.model.aicr import AICR, checkerboard
+from aicr_ext.model.aicr import AICR
+from aicr_ext.ops.latent import latent_accept, latent_dequantise, latent_quantise, latent_scale_index
 
 __all__ = ["Steps", "decode_latents", "encode_latents", "of_each"]
 
@@ -25,59 +25,34 @@ _LIMIT = 32767
 
 
 class Steps:
-    """The two coding steps of latents, as encoder and decoder both take them.
-
-    A step takes half of the channels of every cell: the first one the lower half where row + column is even and the
-    upper half elsewhere, the second one the others. What belongs to a step is (B, h, w, N / 2), the rest (B, h, w, N).
-    """
+    """The two coding steps of latents, as encoder and decoder both take them (:mod:`aicr_ext.ops.latent`)."""
 
     def __init__(self, priors: IntegerPriors, z: Tensor, height: int, width: int) -> None:
-        self.priors = priors
-        self.parameters = priors.first(z, height, width)
-        self.quant_step = self.parameters.quant_step
-        channels = self.parameters.mean.shape[3]
-        lower = checkerboard(channels, height, width, z.device)[0, 0, :, :, None]
-        self.exponent = priors.mean_exponent.expand(height, width, -1)
-        self.values = torch.zeros_like(self.parameters.mean)
-        self._begin(lower, self.parameters)
-
-    def _begin(self, lower: Tensor, parameters: Parameters) -> None:
-        self.lower = lower
-        self.mean = self._of_step(parameters.mean)
-        self.places = self._of_step(self.exponent)
-        self.level = self._of_step(parameters.level)
-
-    def _of_step(self, x: Tensor) -> Tensor:
-        return torch.where(self.lower, *x.chunk(2, -1))
+        self._priors = priors
+        self._parameters = priors.first(z, height, width)
+        self._quant_step = self._parameters if priors.config.quant_step else None
+        self._values: Tensor | None = None
 
     def index(self) -> Tensor:
         """Table of each symbol of the current step, in coding order (picture, row, column, channel)."""
-        return self.level.flatten()
+        return latent_scale_index(self._parameters, self._priors.config.latent, self._values is not None)
 
-    def quantise(self, y: Tensor) -> Tensor:
-        """Symbols of the current step of y (B, h, w, N), float64; 0 where the scale is too small to be coded."""
-        residual = torch.round(self._of_step(y) - _real(self.mean, self.places)).clamp_(-_LIMIT, _LIMIT)
-        return (residual * (self.level > 0)).to(torch.int16).flatten()
+    def quantise(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Symbols of the current step of y (B, N, h, w), and :meth:`index`."""
+        y = y.permute(0, 2, 3, 1).float()
+        exponent, second = self._priors.mean_exponent, self._values is not None
+        return latent_quantise(y, self._parameters, exponent, self._quant_step, second)
 
-    def accept(self, symbols: Tensor) -> None:
-        """Takes the symbols of the current step in; the first time this opens the second step."""
-        coded = symbols.to(self.mean.device, torch.int32).view_as(self.mean)
-        value = (coded << self.places) + self.mean
-        self.values += torch.cat([value * self.lower, value * ~self.lower], 3)
-        if self.parameters is not None:
-            parameters, self.parameters = self.parameters, None
-            self._begin(~self.lower, self.priors.second(self.values, parameters))
+    def open_second(self, symbols: Tensor) -> None:
+        """Takes the symbols of the first step in, and goes on to the second one."""
+        self._values = latent_accept(symbols, self._parameters, self._priors.mean_exponent)
+        self._parameters = self._priors.second(self._values, self._parameters)
 
-    def latent(self) -> Tensor:
-        """The decoded y after both steps, (B, N, h, w) float32."""
-        y = _real(self.values, self.exponent)
-        y = y if self.quant_step is None else y * self.quant_step
-        return y.float().permute(0, 3, 1, 2)
-
-
-def _real(value: Tensor, exponent: Tensor) -> Tensor:
-    """Fixed-point numbers as float64, which holds them exactly."""
-    return value.double() * power_of_two(-exponent)
+    def latent(self, symbols: Tensor) -> Tensor:
+        """The decoded y, (B, N, h, w) float32, with the symbols of the second step."""
+        exponent = self._priors.mean_exponent
+        values = latent_accept(symbols, self._parameters, exponent, self._values)
+        return latent_dequantise(values, exponent, self._quant_step).permute(0, 3, 1, 2)
 
 
 def _hyper_index(shape: torch.Size | tuple[int, ...], device: torch.device) -> Tensor:
@@ -99,15 +74,11 @@ def encode_latents(model: AICR, priors: IntegerPriors, hyper_tables: TableSet, y
     z = torch.round(of_each(model.hyper_analysis, y)).clamp(-_LIMIT, _LIMIT)
     segments = [(z.flatten().to(torch.int16), _hyper_index(z.shape, z.device), hyper_tables)]
     steps = Steps(priors, z, *y.shape[2:])
-    pictures = len(y)
-    y = y.permute(0, 2, 3, 1).double()
-    if steps.quant_step is not None:
-        y = y / steps.quant_step
-    for _ in range(2):
-        symbols = steps.quantise(y)
-        segments.append((symbols, steps.index(), gaussian_tables()))
-        steps.accept(symbols)
-    return encode_streams(segments, pictures)
+    symbols, index = steps.quantise(y)
+    segments.append((symbols, index, gaussian_tables()))
+    steps.open_second(symbols)
+    segments.append((*steps.quantise(y), gaussian_tables()))
+    return encode_streams(segments, len(y))
 
 
 def decode_latents(
@@ -137,7 +108,7 @@ def decode_latents(
     decoder = StreamsDecoder(pictures, sizes, device, names)
     z = decoder.pop(_hyper_index(shape, device), hyper_tables)
     steps = Steps(priors, z.to(device).view(shape), height, width)
-    for _ in range(2):
-        steps.accept(decoder.pop(steps.index(), gaussian_tables()))
+    steps.open_second(decoder.pop(steps.index(), gaussian_tables()).to(device))
+    y = steps.latent(decoder.pop(steps.index(), gaussian_tables()).to(device))
     decoder.finish()
-    return steps.latent(), decoder.check
+    return y, decoder.check

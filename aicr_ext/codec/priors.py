@@ -17,18 +17,17 @@ from torch import Tensor, nn
 from aicr_ext.codec.fixed_point import (
     ASINH_EXPONENT,
     LIMIT,
-    LOG_EXPONENT,
     asinh_table,
     depthwise,
     linear,
     per_channel,
-    scale_level,
 )
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.entropy import DepthConv, FeedForwardAdd, FeedForwardGate, ResidualUpsample
 from aicr_ext.ops.integer import integer_asinh, integer_gate, integer_sum
+from aicr_ext.ops.latent_reference import LOG_EXPONENT
 
-__all__ = ["IntegerPriors", "Parameters"]
+__all__ = ["IntegerPriors"]
 
 #: The networks see z with this exponent, and so up to 1023; real ones are below 100.
 _Z_EXPONENT = 5
@@ -39,26 +38,11 @@ _STRIP_VALUES = 1 << 22
 Step = Callable[[Tensor], Tensor]
 
 
-class Parameters:
-    """What one step is coded with, (B, h, w, N) each.
-
-    Attributes:
-        level: index of the Gaussian table, uint8.
-        mean: int32, with the exponent of its channel.
-        quant_step: what y is divided by before rounding, float64; None where the model has none.
-        tensor: int16 (B, h, w, 2N or 3N), all of the above as the next network sees it.
-    """
-
-    def __init__(self, tensor: Tensor, with_step: bool) -> None:
-        self.tensor = tensor
-        *step, log_scale, mean = tensor.chunk(3 if with_step else 2, 3)
-        self.level = scale_level(log_scale)
-        self.mean = mean.int()
-        self.quant_step = (step[0].double() * 2.0**-LOG_EXPONENT).clamp_min(0.5) if step else None
-
-
 class IntegerPriors:
     """Coding parameters of a model's latents, bit for bit the same wherever they are computed.
+
+    They are int16 (B, h, w, K), as the operators in :mod:`aicr_ext.ops.latent` take them: log standard deviations and
+    means of N channels, those of the first step of a model that has quantiser steps behind these.
 
     Args:
         model: a network in evaluation mode; its weights are read once, now.
@@ -86,20 +70,20 @@ class IntegerPriors:
     def _companded(self) -> bool:
         return self.config.linear_shortcut
 
-    def first(self, z: Tensor, height: int, width: int) -> Parameters:
-        """Those of the first step, from the integers z (B, Z, ceil(h/4), ceil(w/4))."""
+    def first(self, z: Tensor, height: int, width: int) -> Tensor:
+        """Parameters of the first step, from the integers z (B, Z, ceil(h/4), ceil(w/4))."""
         seen = (z.permute(0, 2, 3, 1).int() << _Z_EXPONENT).clamp(-LIMIT, LIMIT).to(torch.int16)
         x = _in_order(self._hyper, seen.contiguous())
         x = _in_strips(self._fusion, x)
-        return Parameters(x[:, :height, :width].contiguous(), self.config.quant_step)
+        return x[:, :height, :width].contiguous()
 
-    def second(self, values: Tensor, first: Parameters) -> Parameters:
-        """Those of the second step, from the first step's values (B, h, w, N), int32, 0 elsewhere."""
+    def second(self, values: Tensor, first: Tensor) -> Tensor:
+        """Parameters of the second step, from those of the first and its values (B, h, w, N), int32, 0 elsewhere."""
         if self._companded:
             seen = integer_asinh(values, self.mean_exponent, self._table)
         else:
             seen = values.clamp(-LIMIT, LIMIT).to(torch.int16)
-        return Parameters(_in_strips(self._spatial, torch.cat([seen, first.tensor], 3)), False)
+        return _in_strips(self._spatial, torch.cat([seen, first], 3))
 
 
 def _in_order(steps: list[Step], x: Tensor) -> Tensor:

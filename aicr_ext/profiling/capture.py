@@ -19,7 +19,7 @@ from aicr_ext.profiling.costs import signature, tensors_in
 __all__ = ["Call", "Capture", "load_calls"]
 
 _FORMAT = "aicr_ext calls 1"
-_DEFINITIONS = ("reference", "integer_reference")
+_DEFINITIONS = ("reference", "integer_reference", "latent_reference")
 
 
 class Call(NamedTuple):

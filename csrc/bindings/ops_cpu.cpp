@@ -5,6 +5,7 @@
 #include "cpu/gated_depthwise_conv3x3.hpp"
 #include "cpu/gelu_gate.hpp"
 #include "cpu/integer_ops.hpp"
+#include "cpu/latent_ops.hpp"
 #include "cpu/layer_norm2d.hpp"
 #include "cpu/rans_ops.hpp"
 
@@ -20,6 +21,10 @@ STABLE_TORCH_LIBRARY_IMPL(aicr_ext, CPU, library) {
   library.impl("integer_gate", TORCH_BOX(&aicr::integer_gate_cpu));
   library.impl("integer_linear", TORCH_BOX(&aicr::integer_linear_cpu));
   library.impl("integer_sum", TORCH_BOX(&aicr::integer_sum_cpu));
+  library.impl("latent_accept", TORCH_BOX(&aicr::latent_accept_cpu));
+  library.impl("latent_dequantise", TORCH_BOX(&aicr::latent_dequantise_cpu));
+  library.impl("latent_quantise", TORCH_BOX(&aicr::latent_quantise_cpu));
+  library.impl("latent_scale_index", TORCH_BOX(&aicr::latent_scale_index_cpu));
   library.impl("layer_norm2d", TORCH_BOX(&aicr::layer_norm2d_cpu));
   library.impl("layer_norm2d_backward", TORCH_BOX(&aicr::layer_norm2d_backward_cpu));
   library.impl("rans_decode_begin", TORCH_BOX(&aicr::rans_decode_begin_cpu));

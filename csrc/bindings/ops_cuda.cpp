@@ -7,6 +7,7 @@
 #include "cuda/gated_depthwise_conv3x3.hpp"
 #include "cuda/gelu_gate.hpp"
 #include "cuda/integer_ops.hpp"
+#include "cuda/latent_ops.hpp"
 #include "cuda/layer_norm2d.hpp"
 #include "cuda/layer_norm_conv1x1.hpp"
 #include "cuda/rans_ops.hpp"
@@ -26,6 +27,10 @@ AICR_CUDA_KERNELS(library) {
   library.impl("integer_gate", TORCH_BOX(&aicr::integer_gate_cuda));
   library.impl("integer_linear", TORCH_BOX(&aicr::integer_linear_cuda));
   library.impl("integer_sum", TORCH_BOX(&aicr::integer_sum_cuda));
+  library.impl("latent_accept", TORCH_BOX(&aicr::latent_accept_cuda));
+  library.impl("latent_dequantise", TORCH_BOX(&aicr::latent_dequantise_cuda));
+  library.impl("latent_quantise", TORCH_BOX(&aicr::latent_quantise_cuda));
+  library.impl("latent_scale_index", TORCH_BOX(&aicr::latent_scale_index_cuda));
   library.impl("layer_norm2d", TORCH_BOX(&aicr::layer_norm2d_cuda));
   library.impl("layer_norm2d_backward", TORCH_BOX(&aicr::layer_norm2d_backward_cuda));
   library.impl("layer_norm_conv1x1", TORCH_BOX(&aicr::layer_norm_conv1x1_cuda));

@@ -32,6 +32,12 @@ AICR_SCHEMAS(library) {
       "integer_linear(Tensor x, Tensor weight, Tensor bias, Tensor shift, Tensor slope, Tensor? residual, "
       "Tensor? residual_shift) -> Tensor");
   library.def("integer_sum(Tensor x) -> Tensor");
+  library.def("latent_accept(Tensor symbols, Tensor parameters, Tensor exponent, Tensor? values) -> Tensor");
+  library.def("latent_dequantise(Tensor values, Tensor exponent, Tensor? step) -> Tensor");
+  library.def(
+      "latent_quantise(Tensor y, Tensor parameters, Tensor exponent, Tensor? step, bool second)"
+      " -> (Tensor symbols, Tensor index)");
+  library.def("latent_scale_index(Tensor parameters, int channels, bool second) -> Tensor");
   library.def("layer_norm2d(Tensor x, Tensor weight, Tensor? bias, bool subtract_mean, float eps) -> Tensor");
   library.def(
       "layer_norm2d_backward(Tensor grad, Tensor x, Tensor weight, bool with_bias, bool subtract_mean, float "
