@@ -51,36 +51,43 @@ AICR_TARGET_INLINE void finish(const IntegerLinear& task, int64_t row, int64_t o
   _mm_storeu_si128(reinterpret_cast<__m128i*>(task.out + at), packed);
 }
 
-// kRows rows times kVectors * 8 outputs, whose sums stay in registers.
+// kRows rows times kVectors * 8 outputs, whose sums stay in registers: for that gcc has to be told to unroll.
 template <int kRows, int kVectors>
 AICR_TARGET void tile(const IntegerLinear& task, int64_t row, int64_t output) {
   __m256i sum[kRows][kVectors];
+#pragma GCC unroll 8
   for (int v = 0; v < kVectors; ++v) {
     const __m256i bias = load(task.bias + output + v * kLanes);
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) sum[r][v] = bias;
   }
   const int16_t* x = task.x + row * task.inputs;
   const int16_t* weight = task.weight + output * 2;
   for (int64_t k = 0; k < task.inputs; k += 2, weight += task.outputs * 2) {
     __m256i w[kVectors];
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) w[v] = load(weight + v * kLanes * 2);
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       int32_t pair;
       std::memcpy(&pair, x + r * task.inputs + k, sizeof pair);
       const __m256i both = _mm256_set1_epi32(pair);
+#pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
         sum[r][v] = _mm256_add_epi32(sum[r][v], _mm256_madd_epi16(w[v], both));
       }
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) finish(task, row + r, output + v * kLanes, sum[r][v]);
   }
 }
 
 template <int kVectors>
 AICR_TARGET void column(const IntegerLinear& task, int64_t first, int64_t last, int64_t output) {
-  constexpr int kRows = 4;
+  constexpr int kRows = 6;
   int64_t row = first;
   for (; row + kRows <= last; row += kRows) tile<kRows, kVectors>(task, row, output);
   for (; row < last; ++row) tile<1, kVectors>(task, row, output);

@@ -54,27 +54,40 @@ AICR_TARGET_INLINE void finish(const IntegerLinear& task, int64_t row, int64_t o
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(task.out + at), _mm512_cvtepi32_epi16(value));
 }
 
-// kRows rows times kVectors * 16 outputs, whose sums stay in registers.
+// As _mm512_dpwssd_epi32, with which gcc copies every sum to the stack and back in the loop of a tile.
+AICR_TARGET_INLINE void add_products(__m512i& sum, __m512i weights, __m512i inputs) {
+  asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(inputs));
+}
+
+// kRows rows times kVectors * 16 outputs, whose sums stay in registers: for that gcc has to be told to
+// unroll.
 template <int kRows, int kVectors>
 AICR_TARGET void tile(const IntegerLinear& task, int64_t row, int64_t output) {
   __m512i sum[kRows][kVectors];
+#pragma GCC unroll 8
   for (int v = 0; v < kVectors; ++v) {
     const __m512i bias = load(task.bias + output + v * kLanes);
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) sum[r][v] = bias;
   }
   const int16_t* x = task.x + row * task.inputs;
   const int16_t* weight = task.weight + output * 2;
   for (int64_t k = 0; k < task.inputs; k += 2, weight += task.outputs * 2) {
     __m512i w[kVectors];
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) w[v] = _mm512_loadu_si512(weight + v * kLanes * 2);
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       int32_t pair;
       std::memcpy(&pair, x + r * task.inputs + k, sizeof pair);
       const __m512i both = _mm512_set1_epi32(pair);
-      for (int v = 0; v < kVectors; ++v) sum[r][v] = _mm512_dpwssd_epi32(sum[r][v], w[v], both);
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) add_products(sum[r][v], w[v], both);
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) finish(task, row + r, output + v * kLanes, sum[r][v]);
   }
 }
