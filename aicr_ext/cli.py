@@ -114,6 +114,12 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("compress", _compress, f"compress an image, or a folder of images, to {SUFFIX} files")
     _add_file_arguments(sub, f"IN with the suffix {SUFFIX}")
     sub.add_argument("--quality", "-q", type=whole(0, 63), default=32, metavar="0..63", help="default: 32")
+    sub.add_argument(
+        "--streams",
+        type=whole(1, 256),
+        metavar="1..256",
+        help="parts of the file that are coded side by side (default: one for every 64 KiB)",
+    )
     sub.add_argument("--model", "-m", default="aicr-t", metavar="NAME_OR_PATH", help="default: aicr-t")
 
     sub = command("decompress", _decompress, f"decode an {SUFFIX} file, or a folder of them, to images")
@@ -174,7 +180,7 @@ def _compress(args: argparse.Namespace) -> int:
     def one(job: Job) -> str:
         started = time.perf_counter()
         image = read_image(job.source)
-        data = codec.compress(image, quality=args.quality)
+        data = codec.compress(image, quality=args.quality, streams=args.streams)
         atomic_write(job.target, data)
         seconds = time.perf_counter() - started
         bpp = 8 * len(data) / (image.width * image.height)

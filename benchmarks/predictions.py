@@ -21,6 +21,8 @@ from aicr_ext.model.config import get_config
 from aicr_ext.profiling.report import as_lines
 
 from .network_calls import NetworkCall, network_calls
+from .speed import GRAPHS, MANY_STREAMS
+from .speed import STREAMS as MANY
 from .timing import circumstances, measure_events, measure_together, write_csv
 
 MODELS, SIZE = ("aicr-t", "aicr-s"), (768, 512)
@@ -35,6 +37,8 @@ KERNELS = (
 )
 KINDS = ("our kernels", "convolutions, products", "pixel shuffles", "casts, sums, others")
 STREAMS = (1, 16, 256, 4096, 16384)
+#: Of one picture.
+PARTS = (1, 2, 4, 8, MANY, 32)
 #: Measurements, once there are any.
 MEASURED = Path(__file__).parent / "results" / "h200"
 
@@ -173,6 +177,12 @@ def coder_rows(measured: Path) -> list[Row]:
     ]
 
 
+def symbols_of(model: str) -> float:
+    """Of one picture of :data:`SIZE`."""
+    config = get_config(model)
+    return SIZE[0] * SIZE[1] / 256 * (config.latent + config.hyper / 16)
+
+
 def codec_rows(measured: Path) -> list[Row]:
     """One line per model, precision, batch and direction; seconds are those of the whole batch."""
     found = {
@@ -182,13 +192,10 @@ def codec_rows(measured: Path) -> list[Row]:
     }
     rows = []
     for model in MODELS:
-        config = get_config(model)
-        cells = SIZE[0] * SIZE[1] / 256
-        symbols = cells * (config.latent + config.hyper / 16)
         for precision in PRECISIONS:
             for batch in BATCHES:
                 for way, calls in coding(model, precision, batch).items():
-                    coder = batch * symbols / coder_rate(batch, way, NARROW)
+                    coder = batch * symbols_of(model) / coder_rate(batch, way, NARROW)
                     graph = sum(expected(call, NODE) for call in calls)
                     eager = max(len(calls) * QUEUE, sum(expected(call, LAUNCH) for call in calls))
                     row: Row = {"model": model, "precision": precision, "batch": batch, "way": way}
@@ -200,6 +207,29 @@ def codec_rows(measured: Path) -> list[Row]:
                         row[f"{name}expected ms"] = 1e3 * (seconds + coder)
                         row[f"{name}measured ms"] = 1e3 * float(one[f"{way} s"]) if one else None
                     rows.append(row)
+    return rows
+
+
+def parts_rows(measured: Path) -> list[Row]:
+    """One line per model and number of streams of one picture, in bfloat16 with graphs; milliseconds."""
+    found = {
+        (row["model"], 1 if row["path"] == GRAPHS else MANY): row
+        for row in read(measured / "speed-cuda.csv")
+        if (row["precision"], row["batch"]) == ("bfloat16", "1") and row["path"] in (GRAPHS, MANY_STREAMS)
+    }
+    rows = []
+    for model in MODELS:
+        ways = coding(model, "bfloat16", 1)
+        networks = {way: sum(expected(call, NODE) for call in calls) for way, calls in ways.items()}
+        for parts in PARTS:
+            row: Row = {"model": model, "streams": parts}
+            for way, seconds in networks.items():
+                coder = symbols_of(model) / coder_rate(parts, way, NARROW)
+                row[f"{way} expected ms"] = 1e3 * (seconds + coder)
+            row["both expected ms"] = sum(row[f"{way} expected ms"] for way in networks)
+            one = found.get((model, parts))
+            row["both measured ms"] = 1e3 * sum(float(one[f"{way} s"]) for way in networks) if one else None
+            rows.append(row)
     return rows
 
 
@@ -272,6 +302,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Kernels": kernel_rows(options.measured),
         "Codec": codec_rows(options.measured),
         "Shares": share_rows(),
+        "One picture in several streams": parts_rows(options.measured),
         "Coder": coder_rows(options.measured),
     }
     for title, rows in tables.items():

@@ -76,6 +76,11 @@ def test_names_without_out(here: Path) -> None:
     assert names(here / "into") == ["photo.png"]
 
 
+def test_streams_reach_the_file(here: Path) -> None:
+    assert aicr("compress", "photo.png", "parts.aicr", "--streams", "7") == OK
+    assert aicr_ext.read_info(Path("parts.aicr").read_bytes()).streams == 7
+
+
 def test_quality_reaches_the_file(here: Path) -> None:
     for quality in ("0", "63"):
         assert aicr("compress", "photo.png", f"{quality}.aicr", "--quality", quality) == OK
@@ -195,6 +200,8 @@ def test_in_and_out_are_never_one_file(here: Path, capsys: pytest.CaptureFixture
         ["compress", "photo.png", "--quality", "64"],
         ["compress", "photo.png", "--quality", "-1"],
         ["compress", "photo.png", "--quality", "best"],
+        ["compress", "photo.png", "--streams", "0"],
+        ["compress", "photo.png", "--streams", "257"],
         ["compress", "photo.png", "--threads", "0"],
         ["compress", "photo.png", "small.png"],
         ["compress", "folder"],

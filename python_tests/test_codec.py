@@ -203,6 +203,24 @@ def test_bad_quality(quality, error):
 
 
 @pytest.mark.parametrize(
+    "streams, error", [(0, ValueError), (257, ValueError), (2.0, TypeError), (True, TypeError), ("2", TypeError)]
+)
+def test_bad_number_of_streams(streams, error):
+    with pytest.raises(error, match="streams must be"):
+        aicr_ext.compress(tensor(), streams=streams)
+
+
+@pytest.mark.parametrize("streams", [1, 2, 16, 256])
+def test_the_number_of_streams_changes_no_symbol(codec, photo, streams):
+    data = aicr_ext.compress(photo, streams=streams)
+    assert aicr_ext.read_info(data).streams == streams
+    whole = codec.compress(photo)
+    assert torch.equal(codec.decompress(data), codec.decompress(whole))
+    assert (data == whole) == (streams == 1)
+    assert codec.compress(torch.stack([photo, photo]), streams=streams) == [data, data]
+
+
+@pytest.mark.parametrize(
     "model, error, words",
     [
         ("aicr-x", ValueError, "unknown model 'aicr-x'"),

@@ -115,7 +115,7 @@ def test_the_table_of_a_device(tmp_path, monkeypatch, capsys):
 
 def test_graphs_are_measured_where_the_codec_has_them(monkeypatch):
     monkeypatch.setattr(aicr_ext, "Codec", lambda model, device=None, *, cuda_graphs=False: None)
-    assert speed.device_paths("cuda") == ["aicr_ext, graphs", "aicr_ext", "eager"]
+    assert speed.device_paths("cuda") == ["aicr_ext, graphs", "aicr_ext, graphs, 16 streams", "aicr_ext", "eager"]
     assert speed.device_paths("cpu") == ["aicr_ext", "eager"]
     monkeypatch.setattr(aicr_ext, "Codec", lambda model, device=None: None)
     assert speed.device_paths("cuda") == ["aicr_ext", "eager"]
@@ -246,7 +246,7 @@ def test_the_page_has_the_tables_that_the_script_prints(capsys):
     printed = capsys.readouterr().out
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     tables = [part for part in printed.split("\n\n") if part.startswith("|")]
-    assert len(tables) == 4
+    assert len(tables) == 5
     for table in tables:
         assert table.strip() in page, "docs/performance.md: paste what python -m benchmarks.predictions prints"
 
@@ -260,6 +260,7 @@ def test_measurements_are_filled_in(tmp_path):
     (tmp_path / "speed-cuda.csv").write_text(
         "model,size,path,precision,batch,encode s,decode s\n"
         'aicr-t,768x512,aicr_ext,bfloat16,1,0.004,0.003\naicr-t,768x512,"aicr_ext, graphs",bfloat16,1,0.002,0.001\n'
+        'aicr-t,768x512,"aicr_ext, graphs, 16 streams",bfloat16,1,0.0005,0.0007\n'
     )
     kernels = [row for row in predictions.kernel_rows(tmp_path) if row["bf16 measured us"] is not None]
     assert [(row["kernel"], row["map"], row["bf16 measured us"]) for row in kernels] == [
@@ -272,6 +273,11 @@ def test_measurements_are_filled_in(tmp_path):
     assert (first["way"], first["measured ms"], first["graphs, measured ms"]) == ("encode", 4, 2)
     assert (second["way"], second["measured ms"], second["graphs, measured ms"]) == ("decode", 3, 1)
     assert all(row["measured ms"] is None for row in others)
+    parts = {(row["model"], row["streams"]): row["both measured ms"] for row in predictions.parts_rows(tmp_path)}
+    assert parts["aicr-t", 1] == 3
+    assert parts["aicr-t", 16] == pytest.approx(1.2)
+    assert parts["aicr-t", 4] is None
+    assert parts["aicr-s", 16] is None
 
 
 @requires_ops

@@ -96,6 +96,15 @@ def test_up_to_the_limit_there_is_one(monkeypatch, more):
     assert len(encode_streams(segments)[0]) == (2 if more < 0 else 1)
 
 
+@pytest.mark.parametrize("count", [1, 5, 256])
+def test_the_number_can_be_given(monkeypatch, count):
+    segments = uniform(1000)
+    monkeypatch.setattr(streams, "STREAM_BYTES", 50)  # by itself it would be another one
+    assert encode_streams(segments, 1, count) == [coded_as(segments, count)]
+    pair, each = of_pictures(2)
+    assert encode_streams(pair, 2, count) == [coded_as(own, count) for own in each]
+
+
 def test_there_are_never_too_many(monkeypatch):
     monkeypatch.setattr(streams, "STREAM_BYTES", 2)
     assert len(encode_streams(uniform(1000))[0]) == MAX_STREAMS == 256

@@ -23,6 +23,7 @@ from aicr_ext.errors import BitstreamError, ModelMismatchError, first_line
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import QUALITIES
 from aicr_ext.model.precision import autocast, resolve_precision, with_cast_weights
+from aicr_ext.ops.rans import MAX_STREAMS
 
 __all__ = ["Codec"]
 
@@ -84,12 +85,14 @@ class Codec:
         self._priors = IntegerPriors(self.model)
 
     @torch.no_grad()
-    def compress(self, image: Tensor | np.ndarray, *, quality: int = 32) -> bytes | list[bytes]:
+    def compress(
+        self, image: Tensor | np.ndarray, *, quality: int = 32, streams: int | None = None
+    ) -> bytes | list[bytes]:
         """File bytes of a picture, or a list of them for a batch; see :func:`aicr_ext.compress`."""
-        quality = check_quality(quality)
+        quality, streams = check_quality(quality), check_streams(streams)
         pictures = as_batch(image)
         most = max(1, _BATCH_PIXELS // (pictures.shape[2] * pictures.shape[3]))
-        coded = [data for few in pictures.split(most) if len(few) for data in self._encode(few, quality)]
+        coded = [data for few in pictures.split(most) if len(few) for data in self._encode(few, quality, streams)]
         return coded if isinstance(image, Tensor) and image.dim() == 4 else coded[0]
 
     @torch.no_grad()  # not inference_mode: its tensors cannot enter a caller's graph
@@ -143,16 +146,16 @@ class Codec:
         height, width = picture.shape[1:]
         return bits, output.picture[0, :, :height, :width]
 
-    def _encode(self, pictures: Tensor, quality: int) -> list[bytes]:
+    def _encode(self, pictures: Tensor, quality: int, streams: int | None) -> list[bytes]:
         x = self._padded(pictures)
         # Made there: a number on its way to the device would have to be waited for.
         y = self._run("analysis", x, torch.full((len(x),), quality, device=self.device))
         height, width = pictures.shape[2:]
         header = container.Header(self.name, self.weight_hash, quality, width, height)
-        return [container.pack(header, streams) for streams in self._encode_latents(y)]
+        return [container.pack(header, coded) for coded in self._encode_latents(y, streams)]
 
-    def _encode_latents(self, y: Tensor) -> list[list[bytes]]:
-        return encode_latents(self.model, self._priors, self._hyper_tables, y)
+    def _encode_latents(self, y: Tensor, streams: int | None = None) -> list[list[bytes]]:
+        return encode_latents(self.model, self._priors, self._hyper_tables, y, streams)
 
     def latent(self, picture: Tensor, quality: int) -> Tensor:
         """y (1, N, ceil(H/16), ceil(W/16)) of one picture (3, H, W), uint8 or float in [0, 1], as it is coded."""
@@ -267,6 +270,17 @@ def check_quality(quality: int) -> int:
     if not 0 <= quality < QUALITIES:
         raise ValueError(f"quality must be 0 to {QUALITIES - 1}, got {quality}")
     return int(quality)
+
+
+def check_streams(streams: int | None) -> int | None:
+    """``streams`` as an int, if it is one of 1..256, or None; TypeError or ValueError otherwise."""
+    if streams is None:
+        return None
+    if isinstance(streams, bool) or not isinstance(streams, (int, np.integer)):
+        raise TypeError(f"streams must be an int or None, got {type(streams).__name__}")
+    if not 1 <= streams <= MAX_STREAMS:
+        raise ValueError(f"streams must be 1 to {MAX_STREAMS}, got {streams}")
+    return int(streams)
 
 
 def as_bytes(data: object) -> bytes | bytearray | memoryview:

@@ -69,8 +69,10 @@ def of_each(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     return torch.cat([function(*one) for one in zip(*(x.split(1) for x in inputs), strict=True)])
 
 
-def encode_latents(model: AICR, priors: IntegerPriors, hyper_tables: TableSet, y: Tensor) -> list[list[bytes]]:
-    """Coded streams of each latent of y (B, N, h, w) in units of the quantiser step."""
+def encode_latents(
+    model: AICR, priors: IntegerPriors, hyper_tables: TableSet, y: Tensor, streams: int | None = None
+) -> list[list[bytes]]:
+    """Coded streams of each latent of y (B, N, h, w): so many, or as many as its size asks for."""
     z = torch.round(of_each(model.hyper_analysis, y)).clamp(-_LIMIT, _LIMIT)
     segments = [(z.flatten().to(torch.int16), _hyper_index(z.shape, z.device), hyper_tables)]
     steps = Steps(priors, z, *y.shape[2:])
@@ -78,7 +80,7 @@ def encode_latents(model: AICR, priors: IntegerPriors, hyper_tables: TableSet, y
     segments.append((symbols, index, gaussian_tables()))
     steps.open_second(symbols)
     segments.append((*steps.quantise(y), gaussian_tables()))
-    return encode_streams(segments, len(y))
+    return encode_streams(segments, len(y), streams)
 
 
 def decode_latents(

@@ -47,15 +47,17 @@ def looks_early(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def encode_streams(segments: Sequence[Segment], pictures: int = 1) -> list[list[bytes]]:
+def encode_streams(segments: Sequence[Segment], pictures: int = 1, count: int | None = None) -> list[list[bytes]]:
     """Codes segments of symbols (P n,) int16 with table indices (P n,) uint8 into streams, for each of P pictures.
 
-    Their number follows from the size of a picture as one stream, never from the number of symbols: most of these may
-    cost nothing. A picture's bytes do not depend on those beside it.
+    Unless ``count`` gives their number, it follows from the size of a picture as one stream, never from the number of
+    symbols: most of these may cost nothing. A picture's bytes do not depend on those beside it.
 
-    On CUDA the host waits twice: for the size, and for a copy of all bytes. Pictures of several streams are coded
-    again, which is once more for a single one, and twice for those in a batch.
+    On CUDA the host waits twice: for the size, and for a copy of all bytes. Pictures whose number follows, and is more
+    than one, are coded again, which is once more for a single one, and twice for those in a batch.
     """
+    if count is not None:
+        return encode_as(segments, [count] * pictures)
     data, ends = _code(segments, [1] * pictures)
     if pictures == 1 and len(data) > STREAM_BYTES:  # its size is known, and these bytes are not wanted
         return encode_as(segments, [_streams_for(len(data))])
