@@ -21,7 +21,7 @@ both = pytest.mark.parametrize("ours, theirs, shape", PAIRS, ids=["shuffle", "un
 def test_values_are_those_of_torch(ours, theirs, shape, layout, as_elsewhere, monkeypatch):
     """Also by the operations that other devices than a CPU take."""
     if as_elsewhere:
-        monkeypatch.setattr(sys.modules["aicr_ext.ops.pixel_shuffle"], "_loses_its_layout", lambda x: True)
+        monkeypatch.setattr(sys.modules["aicr_ext.ops.pixel_shuffle"], "_is_torchs", lambda x, layout: False)
     x = torch.randn(shape).to(memory_format=LAYOUTS[layout])
     assert torch.equal(ours(x, 3), theirs(x, 3))
 
@@ -39,8 +39,36 @@ def test_the_layout_stays(ours, theirs, shape, layout, device):
 
 
 @both
+@pytest.mark.parametrize("wanted", LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_another_layout(ours, theirs, shape, layout, wanted):
+    x = torch.randn(shape).to(memory_format=LAYOUTS[layout])
+    out = ours(x, 3, LAYOUTS[wanted])
+    assert torch.equal(out, theirs(x, 3))
+    assert out.is_contiguous(memory_format=LAYOUTS[wanted])
+
+
+@both
+def test_a_graph_for_a_cpu_has_torchs(ours, theirs, shape):
+    x = torch.randn(shape)
+    graph = torch.export.export(Wrapped(ours), (x,)).graph_module
+    names = {str(node.target) for node in graph.graph.nodes}
+    assert f"aten.{theirs.__name__}.default" in names
+    torch.testing.assert_close(torch.compile(Wrapped(ours), backend="eager")(x), theirs(x, 3))
+
+
+class Wrapped(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x, 3, torch.channels_last)
+
+
+@both
 def test_gradients(ours, theirs, shape, monkeypatch):
-    monkeypatch.setattr(sys.modules["aicr_ext.ops.pixel_shuffle"], "_loses_its_layout", lambda x: True)
+    monkeypatch.setattr(sys.modules["aicr_ext.ops.pixel_shuffle"], "_is_torchs", lambda x, layout: False)
     x = torch.randn(shape, requires_grad=True)
     grad = torch.randn_like(ours(x, 3))
     expected = torch.autograd.grad(theirs(x, 3), x, grad)

@@ -122,15 +122,31 @@ def _is_watched(network: nn.Module) -> bool:
 class PixelShuffle(nn.PixelShuffle):
     """:class:`torch.nn.PixelShuffle` in the memory layout of the map; see :func:`aicr_ext.ops.pixel_shuffle`."""
 
+    layout: torch.memory_format | None = None
+
     def forward(self, x: Tensor) -> Tensor:
-        return ops.pixel_shuffle(x, self.upscale_factor)
+        return ops.pixel_shuffle(x, self.upscale_factor, self.layout)
 
 
 class PixelUnshuffle(nn.PixelUnshuffle):
     """:class:`torch.nn.PixelUnshuffle`, likewise."""
 
+    layout: torch.memory_format | None = None
+
     def forward(self, x: Tensor) -> Tensor:
-        return ops.pixel_unshuffle(x, self.downscale_factor)
+        return ops.pixel_unshuffle(x, self.downscale_factor, self.layout)
+
+
+class ToPicture(PixelShuffle):
+    """A map to a picture in NCHW."""
+
+    layout = torch.contiguous_format
+
+
+class FromPicture(PixelUnshuffle):
+    """A picture to a channels-last map."""
+
+    layout = torch.channels_last
 
 
 def _downsample(cin: int, cout: int) -> nn.Sequential:
@@ -154,7 +170,7 @@ class Analysis(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         widths = config.pyramid
-        shuffle = [PixelUnshuffle(config.stem)] if config.stem > 1 else []
+        shuffle = [FromPicture(config.stem)] if config.stem > 1 else []
         self.tone = ToneField() if config.tone_field else None
         self.stem = nn.Sequential(*shuffle, SteadyConv2d(3 * config.stem**2, widths[0], 3, padding=1))
         self.stages = nn.ModuleList(_stage(config, i) for i in range(len(config.widths)))
@@ -184,7 +200,7 @@ class Analysis(nn.Module):
                 h = (h * scale).to(h.dtype)
         y = self.head(h).float()
         if self.linear is not None:
-            y = (y + linear_float32(self.linear, ops.pixel_unshuffle(x, 16))) * scale
+            y = (y + linear_float32(self.linear, ops.pixel_unshuffle(x, 16, torch.channels_last))) * scale
         if taps is not None:
             taps.append(y)
         return y
@@ -202,7 +218,7 @@ class Synthesis(nn.Module):
         if len(ups) < len(stages):
             ups.insert(0, nn.Identity())  # the first stage is at 1/16 already
         self.ups, self.stages = nn.ModuleList(ups), nn.ModuleList(stages)
-        shuffle = [PixelShuffle(config.stem)] if config.stem > 1 else []
+        shuffle = [ToPicture(config.stem)] if config.stem > 1 else []
         self.tail = nn.Sequential(SteadyConv2d(widths[-1], 3 * config.stem**2, 3, padding=1), *shuffle)
         if config.linear_shortcut:
             low, high = config.lambdas
@@ -223,5 +239,5 @@ class Synthesis(nn.Module):
                 h = (h * scale).to(h.dtype)
         x = self.tail(h).float()
         if self.linear is not None:
-            x = x + ops.pixel_shuffle(linear_float32(self.linear, y_hat), 16)
+            x = x + ops.pixel_shuffle(linear_float32(self.linear, y_hat), 16, torch.contiguous_format)
         return x

@@ -1,4 +1,4 @@
-"""Pixel shuffles that leave maps in their layout.
+"""Pixel shuffles that leave maps in their layout, or in the one asked for.
 
 Only on a CPU do torch's own keep a channels-last map so. Elsewhere the result is NCHW, and so is every sum of a
 residual block behind it, while the convolutions of the block want channels-last and copy. Here it is one copy.
@@ -11,28 +11,46 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .layout import preferred_layout
+from .pointwise import is_traced
 
 __all__ = ["pixel_shuffle", "pixel_unshuffle"]
 
 
-def pixel_shuffle(x: Tensor, factor: int) -> Tensor:
-    """:func:`torch.nn.functional.pixel_shuffle` of (B, C·factor², H, W), in the memory layout of x."""
-    if not _loses_its_layout(x):
+def pixel_shuffle(x: Tensor, factor: int, layout: torch.memory_format | None = None) -> Tensor:
+    """:func:`torch.nn.functional.pixel_shuffle` of (B, C·factor², H, W), in the memory layout of x or in another one.
+
+    A picture, of few channels, is copied much faster to NCHW.
+    """
+    if _is_torchs(x, layout):
         return F.pixel_shuffle(x, factor)
     b, c, h, w = x.shape
     c //= factor**2
-    t = x.permute(0, 2, 3, 1).unflatten(3, (c, factor, factor)).permute(0, 1, 4, 2, 5, 3)
-    return t.reshape(b, h * factor, w * factor, c).permute(0, 3, 1, 2)
+    t = x.unflatten(1, (c, factor, factor))
+    if (layout or preferred_layout(x)) == torch.channels_last:
+        return t.permute(0, 4, 2, 5, 3, 1).reshape(b, h * factor, w * factor, c).permute(0, 3, 1, 2)
+    return t.permute(0, 1, 4, 2, 5, 3).reshape(b, c, h * factor, w * factor)
 
 
-def pixel_unshuffle(x: Tensor, factor: int) -> Tensor:
-    """:func:`torch.nn.functional.pixel_unshuffle` of (B, C, H·factor, W·factor), in the memory layout of x."""
-    if not _loses_its_layout(x):
+def pixel_unshuffle(x: Tensor, factor: int, layout: torch.memory_format | None = None) -> Tensor:
+    """:func:`torch.nn.functional.pixel_unshuffle` of (B, C, H·factor, W·factor), in the memory layout of x or another.
+
+    A picture in NCHW is copied much faster to channels-last.
+    """
+    if _is_torchs(x, layout):
         return F.pixel_unshuffle(x, factor)
     b, c, h, w = x.shape
-    t = x.permute(0, 2, 3, 1).unflatten(2, (-1, factor)).unflatten(1, (-1, factor)).permute(0, 1, 3, 5, 2, 4)
-    return t.reshape(b, h // factor, w // factor, c * factor**2).permute(0, 3, 1, 2)
+    t = x.unflatten(3, (-1, factor)).unflatten(2, (-1, factor))
+    h, w, c = h // factor, w // factor, c * factor**2
+    if (layout or preferred_layout(x)) == torch.channels_last:
+        return t.permute(0, 2, 4, 1, 3, 5).reshape(b, h, w, c).permute(0, 3, 1, 2)
+    return t.permute(0, 1, 3, 5, 2, 4).reshape(b, c, h, w)
 
 
-def _loses_its_layout(x: Tensor) -> bool:
-    return x.device.type != "cpu" and x.dim() == 4 and preferred_layout(x) == torch.channels_last
+def _is_torchs(x: Tensor, layout: torch.memory_format | None) -> bool:
+    """Whether torch's own function leaves the wanted layout; of a graph for a CPU no layout is wanted."""
+    if x.dim() != 4:
+        return True
+    here, on_cpu = preferred_layout(x), x.device.type == "cpu"
+    if layout in (None, here):
+        return on_cpu or here == torch.contiguous_format
+    return on_cpu and is_traced(x)
