@@ -341,6 +341,7 @@ def test_bad_headers(data, error):
         ({"sizes": [2, 2]}, "one value per row"),
         ({"offsets": [32768]}, "within int16"),
         ({"offsets": [-32769]}, "within int16"),
+        ({"offsets": [2**31 - 1]}, "within int16"),
         ({"offsets": [2**40]}, "offsets must fit int32"),
         ({"shifts": [13]}, "0 to 12, got 13"),
         ({"shifts": [-1]}, "shifts must fit uint8"),

@@ -130,7 +130,7 @@ class TableSet {
     if (shift > kMaxShift) {
       throw std::invalid_argument(where + "shifts must be 0 to 12, got " + std::to_string(shift));
     }
-    if (offset < -32768 || offset + size - 2 > 32767) {
+    if (offset < -32768 || offset > 32767 + 2 - size) {
       throw std::invalid_argument(where + "offsets must keep every entry within int16, got offset " +
                                   std::to_string(offset) + " with " + std::to_string(size - 1) + " entries");
     }
