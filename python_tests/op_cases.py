@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from aicr_ext import _native
+from aicr_ext.ops import strips
 
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 #: Views of (3, 16, 12, 14) that are not dense.
@@ -21,6 +22,12 @@ VIEWS = [
 ]
 
 requires_ops = pytest.mark.skipif(not _native.HAS_OPS, reason="the native operators are not built")
+
+
+def cut_into_strips(monkeypatch, values=1):
+    """Blocks take strips of so many values, of no more rows than they have at least without what is computed twice."""
+    monkeypatch.setattr(strips, "STRIP_VALUES", values)
+    monkeypatch.setattr(strips, "ROWS_OF_REACH", 1)
 
 
 def assert_no_worse(out, eager, exact, rounding=0.0):

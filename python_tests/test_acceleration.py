@@ -7,10 +7,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from op_cases import cut_into_strips
 from torch import nn
 
 import aicr_ext
-from aicr_ext.ops import blocks, strips
+from aicr_ext.ops import blocks
 from benchmarks.restormer import Attention, Block, FeedForward, LayerNorm, Restormer
 
 
@@ -110,7 +111,7 @@ def test_strips_may_have_other_channels_and_another_dtype(monkeypatch):
             expected = module(x)
             assert list(aicr_ext.accelerate(module).replaced) == [""]
             whole = module(x)
-            monkeypatch.setattr(strips, "STRIP_VALUES", 1)
+            cut_into_strips(monkeypatch)
             found = module(x)
             monkeypatch.undo()
         assert found.dtype == whole.dtype == expected.dtype == torch.bfloat16
@@ -119,7 +120,7 @@ def test_strips_may_have_other_channels_and_another_dtype(monkeypatch):
 
 
 def test_large_maps_pass_in_strips(monkeypatch):
-    monkeypatch.setattr(strips, "STRIP_VALUES", 1)
+    cut_into_strips(monkeypatch)
     model, x = tiny(), picture(64)
     with torch.no_grad():
         expected = model(x)

@@ -6,13 +6,13 @@ from itertools import product
 
 import pytest
 import torch
-from op_cases import LAYOUTS, assert_no_worse, requires_ops
+from op_cases import LAYOUTS, assert_no_worse, cut_into_strips, requires_ops
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from aicr_ext import ops
-from aicr_ext.ops import blocks, reference, strips
+from aicr_ext.ops import blocks, reference
 
 NAMES = ("transposed_attention", "spatial_attention", "gated_convolutions")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -121,7 +121,7 @@ def test_matches_the_definition(op, variant, dtype, layout):
 @torch.no_grad()
 def test_strips(op, variant, monkeypatch):
     args = arguments(op, variant, (2, 8, 37, 9))
-    monkeypatch.setattr(strips, "STRIP_VALUES", 1)
+    cut_into_strips(monkeypatch)
     torch.testing.assert_close(registered(op, args), defined(op, args), rtol=1e-4, atol=1e-4)
 
 
@@ -130,7 +130,7 @@ def test_strips(op, variant, monkeypatch):
 @torch.no_grad()
 def test_overwriting_gives_the_same_bits(op, variant, values, monkeypatch):
     """In the memory of x where a residual of its dtype is asked for, and nowhere else."""
-    monkeypatch.setattr(strips, "STRIP_VALUES", values)
+    cut_into_strips(monkeypatch, values)
     args = arguments(op, variant, (2, 8, 37, 9))
     x, before = args[0], args[0].clone()
     expected = composed(op, args)
@@ -146,7 +146,7 @@ def test_overwriting_gives_the_same_bits(op, variant, values, monkeypatch):
 
 @pytest.mark.parametrize("values", [1, 1 << 20], ids=["strips", "whole"])
 def test_overwriting_needs_the_same_dtype_and_no_gradients(values, monkeypatch):
-    monkeypatch.setattr(strips, "STRIP_VALUES", values)
+    cut_into_strips(monkeypatch, values)
     wide_x, *weights = arguments("gated_convolutions", "AICR", (1, 8, 20, 6))[:8]
     x, parts = wide_x.bfloat16(), [weight for weight in weights if weight is not None]
     with torch.no_grad():

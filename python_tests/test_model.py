@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from op_cases import cut_into_strips
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -153,7 +154,7 @@ def test_strips_equal_the_whole_map(shape, monkeypatch):
     whole = block.double()(x.double())
     block.float()
     plain = block(x)
-    monkeypatch.setattr(strips, "STRIP_VALUES", 1)
+    cut_into_strips(monkeypatch)
     stripped = block(x)
     assert stripped.is_contiguous(memory_format=torch.channels_last)
     error = (plain - whole).abs().max()
@@ -161,7 +162,7 @@ def test_strips_equal_the_whole_map(shape, monkeypatch):
 
 
 def test_strips_are_taken_without_gradients_only(monkeypatch):
-    monkeypatch.setattr(strips, "STRIP_VALUES", 1)
+    cut_into_strips(monkeypatch)
     x = torch.rand(1, 4, 40, 8)
     assert len(list(strips.strips(x, 8, 1))) == 1
     with torch.no_grad():
@@ -169,6 +170,14 @@ def test_strips_are_taken_without_gradients_only(monkeypatch):
     assert len(parts) == 5
     rows = torch.cat([block[:, :, keep] for block, keep, _ in parts], 2)
     assert torch.equal(rows, x)
+
+
+@pytest.mark.parametrize("reach, rows", [(0, 8), (1, 16), (2, 32)])
+def test_at_most_an_eighth_of_a_strip_is_computed_twice(reach, rows):
+    x = torch.empty(1).expand(1, 1, 1000, 1 << 18)
+    with torch.no_grad():
+        _, _, place = next(strips.strips(x, 64, reach))
+    assert place.stop - place.start == rows
 
 
 def test_layer_norm_does_not_subtract_the_mean():

@@ -15,6 +15,8 @@ __all__ = ["STRIP_VALUES", "can_be_written_to", "over_strips", "strips"]
 
 #: Values of the widest intermediate tensor of one strip. Fixed, so that a shape always gives the same strips.
 STRIP_VALUES = 1 << 20
+#: Rows that a strip has at least, for each row that it reaches beyond on either side: these are computed twice.
+ROWS_OF_REACH = 16
 
 
 def strips(x: Tensor, widest: int, reach: int) -> Iterator[tuple[Tensor, slice, slice]]:
@@ -28,7 +30,7 @@ def strips(x: Tensor, widest: int, reach: int) -> Iterator[tuple[Tensor, slice, 
     if torch.is_grad_enabled() or x.device.type != "cpu" or of_any_size:
         yield x, slice(None), slice(None)
         return
-    rows = max(8, STRIP_VALUES // max(1, x.shape[0] * width * widest))
+    rows = max(8, ROWS_OF_REACH * reach, STRIP_VALUES // max(1, x.shape[0] * width * widest))
     for start in range(0, height, rows):
         stop = min(start + rows, height)
         first, last = max(start - reach, 0), min(stop + reach, height)
