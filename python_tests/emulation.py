@@ -73,3 +73,13 @@ def self_test(name: str, variant: int = 0, given: Tensor | None = None, out: Ten
 def emulated(name: str):
     """The operator of that name, whose kernels of CUDA run on the host."""
     return getattr(torch.ops.aicr_ext_emulated, name)
+
+
+class Operators:
+    """The emulated operators by their names."""
+
+    def __getattr__(self, name):
+        return emulated(name)
+
+
+CUDA = Operators()
