@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from aicr_ext.ops import (
+    channel_gram,
     decoupled_attention,
     depthwise_gram,
     fold_channel_attention,
@@ -112,6 +113,15 @@ def depthwise_gram_case(shape: Shape, groups: int = 4) -> Case:
     return Case("depthwise_gram", shape, native, reference, (shape, (shape[1], 1, 3, 3)))
 
 
+def channel_gram_case(shape: Shape, groups: int = 4) -> Case:
+    """Of the halves of one map, as a convolution leaves queries and keys."""
+
+    def halves(gram: Callable[..., tuple[Tensor, ...]]) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        return lambda qk: gram(*qk.chunk(2, 1), groups=groups)
+
+    return Case("channel_gram", shape, halves(channel_gram), halves(plain.channel_gram_reference), (shape,))
+
+
 def fold_channel_attention_case(channels: int, groups: int = 4) -> Case:
     """Of one picture: scores and norms as sums over a few pixels give them, in float32."""
     depth = channels // groups
@@ -187,6 +197,7 @@ CASES = [
     *map(layer_norm2d_case, SHAPES),
     *(gated_depthwise_conv3x3_case((b, 4 * c, h, w)) for b, c, h, w in SHAPES),
     *(gelu_gate_case((b, 4 * c, h, w)) for b, c, h, w in SHAPES),
+    *(channel_gram_case((b, 2 * c, h, w)) for b, c, h, w in SHAPES),
     *map(pointwise_convolution_case, SHAPES),
     *(case for c in BLOCK_CHANNELS for case in block_cases(map_of(c))),
 ]
@@ -204,6 +215,7 @@ QUICK_CASES = [
     layer_norm2d_case(_SMALL),
     gated_depthwise_conv3x3_case(_SMALL),
     gelu_gate_case(_SMALL),
+    channel_gram_case(_SMALL),
     pointwise_convolution_case(_SMALL),
     *block_cases(_SMALL),
 ]

@@ -105,7 +105,7 @@ def test_every_case_runs_beside_its_definition(name, channels_last):
 
 
 def test_cases_name_what_they_know():
-    with pytest.raises(ValueError, match="unknown operator 'sort'; known: decoupled_attention, "):
+    with pytest.raises(ValueError, match="unknown operator 'sort'; known: channel_gram, decoupled_attention, "):
         make_call("sort", (1, 2, 3, 4))
     with pytest.raises(ValueError, match=r"shape must be four numbers from 1, \(B, C, H, W\), got \(1, 2\)"):
         make_call("gelu_gate", (1, 2))
@@ -236,7 +236,10 @@ def test_command_operator(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["sort"], "'sort' is neither 'codec' nor a file nor an operator; operators: decoupled_attention, "),
+        (
+            ["sort"],
+            "'sort' is neither 'codec' nor a file nor an operator; operators: channel_gram, decoupled_attention, ",
+        ),
         (["--size", "80"], "'80' is not WIDTHxHEIGHT"),
         (["--repeat", "3"], "--repeat is for an operator or a file of calls, not for 'codec'"),
         (["gelu_gate", "--trace", "t.json"], "--trace is for the codec, not for 'gelu_gate'"),

@@ -9,6 +9,7 @@ from aicr_ext.ops.blocks import (
     spatial_attention,
     transposed_attention,
 )
+from aicr_ext.ops.channel_gram import channel_gram
 from aicr_ext.ops.convolution import steady_convolution
 from aicr_ext.ops.decoupled_attention import decoupled_attention
 from aicr_ext.ops.depthwise_gram import depthwise_gram
@@ -24,6 +25,7 @@ from aicr_ext.ops.pointwise import pointwise_convolution
 __all__ = [
     "Norm",
     "channel_attention",
+    "channel_gram",
     "decoupled_attention",
     "depthwise_gram",
     "fold_channel_attention",

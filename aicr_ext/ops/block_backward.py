@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .block_parts import as_map, fitting, fold, gram, normed, pointwise_backward, rows, wide
+from .block_parts import as_map, fitting, fold, normed, pointwise_backward, rows, wide
+from .channel_gram import channel_gram
 from .decoupled_attention import decoupled_attention
 from .depthwise_conv3x3 import depthwise_conv3x3_backward
 from .gated_depthwise_conv3x3 import gated_depthwise_conv3x3
@@ -64,7 +65,7 @@ def transposed_attention_backward(
     if qkv_dwconv is not None:
         mixed = depthwise_conv3x3_reference(projected, qkv_dwconv, qkv_dwconv_bias)
     q, k, v = rows(mixed).split(c, 2)
-    sums = gram(q, k, groups)
+    sums = channel_gram(*mixed[:, : 2 * c].split(c, 1), groups=groups)
     folded = fold(*sums, temperature, project_out, scale).to(low)
 
     up = rows(grad.to(low))

@@ -1,4 +1,4 @@
-"""What blocks and derivatives share: norms, dtypes, maps as rows, and the way from queries and keys to one matrix."""
+"""What blocks and derivatives share: norms, dtypes, maps as rows, and the way from scores to one matrix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from aicr_ext.ops.layer_norm2d import layer_norm2d
 from aicr_ext.ops.reference import fold_channel_attention_reference, fold_softmax
 
-__all__ = ["Projection", "as_map", "fitting", "fold", "gram", "normed", "pointwise_backward", "rows", "wide"]
+__all__ = ["Projection", "as_map", "fitting", "fold", "normed", "pointwise_backward", "rows", "wide"]
 
 #: A convolution's weight and bias.
 Projection = tuple[Tensor, Tensor | None]
@@ -26,18 +26,6 @@ def fitting(weight: Tensor, low: torch.dtype) -> Tensor:
 
 def wide(t: Tensor) -> Tensor:
     return t if t.dtype == torch.float64 else t.float()
-
-
-def gram(q: Tensor, k: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Per group q^T k and the squared row norms of q and k, from (B, pixels, C); all float32 (float64 for float64).
-
-    They are sums over pixels, so those of a picture are the sums of those of its parts.
-    """
-    q = q.unflatten(2, (groups, -1)).transpose(1, 2)
-    k = k.unflatten(2, (groups, -1)).transpose(1, 2)
-    if q.dtype in (torch.bfloat16, torch.float16):  # products of 16-bit numbers are slow where rows lie apart
-        q, k = q.contiguous(), k.contiguous()
-    return wide(q.transpose(2, 3) @ k), wide(q).square().sum(2), wide(k).square().sum(2)
 
 
 def fold(

@@ -23,7 +23,8 @@ from torch import Tensor
 from aicr_ext.ops import block_paths
 from aicr_ext.ops.autocast import autocast_dtype, without_autocast
 from aicr_ext.ops.block_arguments import channels_of, check_transposed_attention, expect_shape
-from aicr_ext.ops.block_parts import Projection, fitting, fold, gram
+from aicr_ext.ops.block_parts import Projection, fitting, fold
+from aicr_ext.ops.channel_gram import channel_gram
 from aicr_ext.ops.decoupled_attention import decoupled_attention
 from aicr_ext.ops.depthwise_conv3x3 import depthwise_conv3x3
 from aicr_ext.ops.depthwise_gram import depthwise_gram
@@ -180,18 +181,14 @@ def composed_transposed_attention(
         return out if bias is None else out + bias[:, None, None]
 
     def score_sums(x: Tensor, context: Tensor | None) -> list[Tensor]:
-        if context is None:
-            sums = [
-                gram(*pixels(project(block, keep, slice(0, 2 * c))).split(c, 2), groups)
-                for block, keep, _ in strips(x, 2 * c, reach)
-            ]
-        else:
-            sums = [
-                gram(pixels(project(of_x, keep, slice(0, c))), pixels(project(of_other, keep, slice(c, 2 * c))), groups)
-                for (of_x, keep, _), (of_other, _, _) in zip(
-                    strips(x, 2 * c, reach), strips(context, 2 * c, reach), strict=True
-                )
-            ]
+        of_context = strips(x if context is None else context, 2 * c, reach)
+        sums = []
+        for (block, keep, _), (other, _, _) in zip(strips(x, 2 * c, reach), of_context, strict=True):
+            if context is None:
+                q, k = project(block, keep, slice(0, 2 * c)).split(c, 1)
+            else:
+                q, k = project(block, keep, slice(0, c)), project(other, keep, slice(c, 2 * c))
+            sums.append(channel_gram(q, k, groups=groups))
         return [sum(parts[1:], parts[0]) for parts in zip(*sums, strict=True)]
 
     values = None  # projected already, of the whole map

@@ -15,6 +15,7 @@ from torch import Tensor
 from .autocast import outside_autocast
 
 __all__ = [
+    "channel_gram_reference",
     "decoupled_attention_backward_reference",
     "decoupled_attention_reference",
     "depthwise_conv3x3_backward_reference",
@@ -31,9 +32,25 @@ __all__ = [
     "layer_norm2d_backward_reference",
     "layer_norm2d_reference",
     "layer_norm_conv1x1_reference",
+    "pixels_of_groups",
     "spatial_attention_reference",
     "transposed_attention_reference",
 ]
+
+
+@outside_autocast
+def channel_gram_reference(q: Tensor, k: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Per group q k^T, and the sums of squares of q and k, over the pixels of (B, C, H, W), as
+    :func:`aicr_ext.ops.channel_gram.channel_gram`; float32 (float64 for float64)."""
+    q, k = pixels_of_groups(q, groups), pixels_of_groups(k, groups)
+    if q.dtype in (torch.bfloat16, torch.float16):  # products of 16-bit numbers are slow where rows lie apart
+        q, k = q.contiguous(), k.contiguous()
+    return _wide(q.transpose(2, 3) @ k), _wide(q).square().sum(2), _wide(k).square().sum(2)
+
+
+def pixels_of_groups(t: Tensor, groups: int) -> Tensor:
+    """(B, C, H, W) as (B, groups, H W, C / groups)."""
+    return t.permute(0, 2, 3, 1).flatten(1, 2).unflatten(2, (groups, t.shape[1] // groups)).transpose(1, 2)
 
 
 @outside_autocast

@@ -16,6 +16,10 @@ Shape = tuple[int, ...]
 Draw = Callable[..., Tensor]
 
 
+def _channel_gram(shape: Shape, draw: Draw) -> list:
+    return [draw(shape), draw(shape), 4 if shape[1] % 4 == 0 else 1]
+
+
 def _decoupled_attention(shape: Shape, draw: Draw) -> list:
     channels = shape[1]
     return [draw(shape), draw(shape), draw((channels, 1, 1, 5)), draw((channels, 1, 5, 1))]
@@ -80,6 +84,7 @@ def _gated_convolutions(shape: Shape, draw: Draw) -> list:
 
 #: The arguments, as the schema has them, that go with a feature map of some shape; ``draw`` makes tensors.
 CASES: dict[str, Callable[[Shape, Draw], list]] = {
+    "channel_gram": _channel_gram,
     "decoupled_attention": _decoupled_attention,
     "depthwise_gram": _depthwise_gram,
     "fold_channel_attention": _fold_channel_attention,

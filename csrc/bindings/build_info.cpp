@@ -46,6 +46,7 @@ std::vector<std::string> cpu_features() {
   AICR_ADD_IF_SUPPORTED("avx512vbmi");
   AICR_ADD_IF_SUPPORTED("avx512vbmi2");
   AICR_ADD_IF_SUPPORTED("avx512vnni");
+  AICR_ADD_IF_SUPPORTED("avx512bf16");
 #undef AICR_ADD_IF_SUPPORTED
 #endif
   return found;

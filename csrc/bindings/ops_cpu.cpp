@@ -1,6 +1,7 @@
 // CPU kernels of the operators in ops_schemas.cpp.
 #include <torch/csrc/stable/library.h>
 
+#include "cpu/channel_gram.hpp"
 #include "cpu/decoupled_attention.hpp"
 #include "cpu/gated_depthwise_conv3x3.hpp"
 #include "cpu/gelu_gate.hpp"
@@ -10,6 +11,7 @@
 #include "cpu/rans_ops.hpp"
 
 STABLE_TORCH_LIBRARY_IMPL(aicr_ext, CPU, library) {
+  library.impl("channel_gram", TORCH_BOX(&aicr::channel_gram_cpu));
   library.impl("decoupled_attention", TORCH_BOX(&aicr::decoupled_attention_cpu));
   library.impl("decoupled_attention_backward", TORCH_BOX(&aicr::decoupled_attention_backward_cpu));
   library.impl("gated_depthwise_conv3x3", TORCH_BOX(&aicr::gated_depthwise_conv3x3_cpu));

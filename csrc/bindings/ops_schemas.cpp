@@ -5,6 +5,8 @@
 
 AICR_SCHEMAS(library) {
   library.def(
+      "channel_gram(Tensor q, Tensor k, int groups) -> (Tensor scores, Tensor q_norm, Tensor k_norm)");
+  library.def(
       "decoupled_attention(Tensor attn, Tensor value, Tensor weight_row, Tensor weight_col) -> Tensor");
   library.def(
       "decoupled_attention_backward(Tensor grad, Tensor attn, Tensor value, Tensor weight_row, Tensor "

@@ -6,6 +6,7 @@
 
 #include "cpu/gated_depthwise_conv3x3_kernel.hpp"
 #include "cpu/pieces.hpp"
+#include "cpu/vector.hpp"
 #include "cpu/vector_clones.hpp"
 
 namespace aicr {
@@ -50,14 +51,6 @@ AICR_INLINE void load_line(const T* __restrict__ x, const Piece& piece, const Co
     for (int64_t i = 0; i < run; ++i) to[i] = static_cast<Acc>(from[i]);
   }
 }
-
-// 32 bytes of values at any address. Sums over taps are written with them, because compilers do not find the
-// vector code for several pixels at a time by themselves.
-template <typename Acc>
-struct Vector {
-  typedef Acc type __attribute__((vector_size(32), aligned(sizeof(Acc)), may_alias));
-  static constexpr int64_t kValues = 32 / sizeof(Acc);
-};
 
 // sums = the convolution at P neighbouring pixels, the channels from i on: as many as a V holds. rows: three
 // lines from the column before the first pixel.
