@@ -4,28 +4,44 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+
+#include "cpu/same_bits.hpp"
 
 namespace aicr {
 
+// The lesser of two floats that are not negative, or of two vectors of them. Compared as integers, because
+// g++ 12 turns clamps of floats into branches, and these into masks; not-a-number counts as more than
+// infinity.
+template <typename Int, typename Float>
+inline __attribute__((always_inline)) Float lesser(const Float& a, const Float& b) {
+  const Int left = same_bits<Int>(a), right = same_bits<Int>(b);
+  return same_bits<Float>(left < right ? left : right);
+}
+
 // Phi(x) - 1/2 = x P(x^2) / Q(x^2), fitted to |x| <= 5.7 with a relative error below 3e-8 and growing,
 // towards the end, just past 1/2: clamped there, Phi is exactly 0 or 1 beyond about 5.69. No branch, no
-// table, no call, so that loops over it become vector code. Not-a-number passes through the clamps.
-inline __attribute__((always_inline)) float normal_cdf(float x) {
-  const float t = std::min(std::max(x, -5.7f), 5.7f), z = t * t;
-  float p = 2.169775470406421e-08f;
-  p = p * z + 6.2895014707464725e-06f;
+// table, no call, so that loops over it become vector code. The result for not-a-number is a number, which
+// its callers combine with x. Float, Int: float and int32_t, or vectors of them.
+template <typename Int, typename Float>
+inline __attribute__((always_inline)) Float normal_cdf_of(const Float& x) {
+  const Int bits = same_bits<Int>(x), sign = bits & INT32_MIN;
+  const Float t = lesser<Int, Float>(same_bits<Float>(bits ^ sign), Float{} + 5.7f), z = t * t;
+  Float p = z * 2.169775470406421e-08f + 6.2895014707464725e-06f;
   p = p * z + 0.00017376600590068847f;
   p = p * z + 0.004706617444753647f;
   p = p * z + 0.034438859671354294f;
   p = p * z + 0.3989422619342804f;
-  float q = 1.162035005108919e-06f;
-  q = q * z + 7.471210847143084e-05f;
+  Float q = z * 1.162035005108919e-06f + 7.471210847143084e-05f;
   q = q * z + 0.0019132152665406466f;
   q = q * z + 0.028964117169380188f;
   q = q * z + 0.252991646528244f;
   q = q * z + 1.0f;
-  return 0.5f + std::min(std::max(t * p / q, -0.5f), 0.5f);
+  const Float clamped = lesser<Int, Float>(t * p / q, Float{} + 0.5f);
+  return same_bits<Float>(same_bits<Int>(clamped) | sign) + 0.5f;
+}
+
+inline __attribute__((always_inline)) float normal_cdf(float x) {
+  return normal_cdf_of<int32_t>(x);
 }
 
 inline double normal_cdf(double x) {
@@ -44,10 +60,7 @@ inline __attribute__((always_inline)) float normal_pdf(float x) {
   p = p * f + 0.24022651213595259f;
   p = p * f + 0.69314720671062f;
   p = p * f + 1.0f;
-  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
-  float scale;
-  std::memcpy(&scale, &bits, sizeof scale);
-  return 0.39894228040143267794f * p * scale;
+  return 0.39894228040143267794f * p * same_bits<float>((static_cast<int32_t>(n) + 127) << 23);
 }
 
 inline double normal_pdf(double x) {

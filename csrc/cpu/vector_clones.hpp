@@ -9,6 +9,11 @@
 #define AICR_VECTOR_CLONES
 #endif
 
+#if defined(__GNUC__) && !defined(__clang__)
+// About vectors as arguments and results of functions that are inlined everywhere.
+#pragma GCC diagnostic ignored "-Wpsabi"
+#endif
+
 // For the templates such a function is made of: only code inlined into a clone is compiled for its
 // instruction set.
 #define AICR_INLINE inline __attribute__((always_inline))
