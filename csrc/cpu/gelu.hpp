@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "cpu/same_bits.hpp"
 
@@ -12,10 +13,17 @@ namespace aicr {
 // The lesser of two floats that are not negative, or of two vectors of them. Compared as integers, because
 // g++ 12 turns clamps of floats into branches, and these into masks; not-a-number counts as more than
 // infinity.
+inline __attribute__((always_inline)) float lesser(float a, float b) {
+  return same_bits<float>(std::min(same_bits<int32_t>(a), same_bits<int32_t>(b)));
+}
 template <typename Int, typename Float>
-inline __attribute__((always_inline)) Float lesser(const Float& a, const Float& b) {
-  const Int left = same_bits<Int>(a), right = same_bits<Int>(b);
-  return same_bits<Float>(left < right ? left : right);
+inline __attribute__((always_inline)) Float lesser(Float a, Float b) {
+  if constexpr (std::is_same_v<Int, int32_t>) {
+    return lesser(a, b);
+  } else {
+    const Int left = same_bits<Int>(a), right = same_bits<Int>(b);
+    return same_bits<Float>(left < right ? left : right);
+  }
 }
 
 // Phi(x) - 1/2 = x P(x^2) / Q(x^2), fitted to |x| <= 5.7 with a relative error below 3e-8 and growing,
