@@ -154,8 +154,9 @@ def test_every_element_is_written(layout):
 
 @requires_ops
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_not_a_number_stays_in_its_pixel(layout):
-    x, weight, _, _ = arguments((1, 20, 7, 9), layout=layout)
+@pytest.mark.parametrize("channels, dtype", [(20, torch.float32), (50, torch.float32), (50, torch.bfloat16)])
+def test_not_a_number_stays_in_its_pixel(channels, dtype, layout):
+    x, weight, _, _ = arguments((1, channels, 7, 9), dtype, layout)
     x[0, 3, 4, 5] = float("nan")
     expected = torch.zeros_like(x, dtype=torch.bool)
     expected[0, :, 4, 5] = True
@@ -164,8 +165,9 @@ def test_not_a_number_stays_in_its_pixel(layout):
 
 @requires_ops
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_two_runs_and_any_number_of_threads_give_the_same_bits(layout):
-    x, weight, _, grad = arguments((2, 24, 70, 50), layout=layout)
+@pytest.mark.parametrize("channels, dtype", [(24, torch.float32), (72, torch.float32), (72, torch.bfloat16)])
+def test_two_runs_and_any_number_of_threads_give_the_same_bits(channels, dtype, layout):
+    x, weight, _, grad = arguments((2, channels, 70, 50), dtype, layout)
     before = torch.get_num_threads()
     try:
         results = []

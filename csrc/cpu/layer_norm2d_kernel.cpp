@@ -282,40 +282,42 @@ AICR_DEFINE_CLONES(Half, float)
 AICR_DEFINE_CLONES(double, double)
 #undef AICR_DEFINE_CLONES
 
-template <int kBytes, bool kSubtract, typename T>
-AICR_INLINE void forward_groups(const LayerNorm2dShape& shape, const T* x, const float* weight,
+template <int kBytes, typename T>
+AICR_INLINE bool forward_groups(const LayerNorm2dShape& shape, const T* x, const float* weight,
                                 const float* bias, T* out, int64_t first, int64_t last, float* scratch) {
   const Plan plan(shape);
-  const ChannelVectors<kBytes> vectors(plan.channels, x);
+  const int64_t C = plan.channels, lanes = Vectors<kBytes>::kLanes;
+  if (!shape.channels_last || C < Pair<kBytes>::kValues) return false;
+  const ChannelVectors<kBytes> vectors(C, x);
   float* arranged = scratch + vectors.pairs() * vectors.kValues;
   vectors.arrange(weight, x, scratch);
   vectors.arrange(bias, x, arranged);
+  const float eps = static_cast<float>(shape.eps);
   const int64_t end = std::min(last * plan.piece_pixels, plan.pixels);
-  for (int64_t p = first * plan.piece_pixels; p < end; p += Vectors<kBytes>::kLanes) {
-    normalise_pixels<kBytes, kSubtract>(x + p * plan.channels, scratch, arranged, out + p * plan.channels,
-                                        std::min(Vectors<kBytes>::kLanes, end - p),
-                                        static_cast<float>(shape.eps), vectors);
+  for (int64_t p = first * plan.piece_pixels; p < end; p += lanes) {
+    const int64_t count = std::min(lanes, end - p);
+    if (shape.subtract_mean) {
+      normalise_pixels<kBytes, true>(x + p * C, scratch, arranged, out + p * C, count, eps, vectors);
+    } else {
+      normalise_pixels<kBytes, false>(x + p * C, scratch, arranged, out + p * C, count, eps, vectors);
+    }
   }
+  return true;
 }
 
+// True if the shape was such that the pieces are computed.
 #define AICR_DEFINE_VECTORS(T)                                                                      \
   AICR_FOR_EACH_VECTOR(                                                                             \
-      void forward_vectors(const LayerNorm2dShape& shape, const T* x, const float* weight,          \
+      bool forward_vectors(const LayerNorm2dShape& shape, const T* x, const float* weight,          \
                            const float* bias, T* out, int64_t first, int64_t last, float* scratch), \
-      if (!shape.channels_last || shape.channels < Pair<kBytes>::kValues) {                         \
-        forward_clones(shape, x, weight, bias, out, first, last, scratch);                          \
-      } else if (shape.subtract_mean) {                                                             \
-        forward_groups<kBytes, true>(shape, x, weight, bias, out, first, last, scratch);            \
-      } else { forward_groups<kBytes, false>(shape, x, weight, bias, out, first, last, scratch); })
+      return forward_groups<kBytes>(shape, x, weight, bias, out, first, last, scratch);)
 AICR_DEFINE_VECTORS(float)
 AICR_DEFINE_VECTORS(BFloat16)
 #undef AICR_DEFINE_VECTORS
 
-// For other types there are no such vectors.
 template <typename T, typename Acc>
-void forward_vectors(const LayerNorm2dShape& shape, const T* x, const Acc* weight, const Acc* bias, T* out,
-                     int64_t first, int64_t last, Acc* scratch) {
-  forward_clones(shape, x, weight, bias, out, first, last, scratch);
+bool forward_vectors(const LayerNorm2dShape&, const T*, const Acc*, const Acc*, T*, int64_t, int64_t, Acc*) {
+  return false;
 }
 
 }  // namespace
@@ -328,7 +330,8 @@ template <typename T, typename Acc>
 void layer_norm2d_run(const LayerNorm2dShape& shape, const T* x, const Acc* weight, const Acc* bias, T* out,
                       int64_t first, int64_t last) {
   std::vector<Acc> scratch(Plan(shape).scratch());
-  forward_vectors(shape, x, weight, bias, out, first, last, scratch.data());
+  if (forward_vectors(shape, x, weight, bias, out, first, last, scratch.data())) return;
+  forward_clones(shape, x, weight, bias, out, first, last, scratch.data());
 }
 
 template <typename T, typename Acc>
