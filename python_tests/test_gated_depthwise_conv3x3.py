@@ -126,8 +126,9 @@ def test_views(view, layout):
 
 @requires_ops
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_two_runs_and_any_number_of_threads_give_the_same_bits(layout):
-    args = arguments((2, 24, 70, 50), layout=layout)
+@pytest.mark.parametrize("channels, dtype", [(24, torch.float32), (64, torch.float32), (70, torch.bfloat16)])
+def test_two_runs_and_any_number_of_threads_give_the_same_bits(channels, dtype, layout):
+    args = arguments((2, channels, 70, 50), dtype, layout)
     before = torch.get_num_threads()
     try:
         results = []
@@ -138,6 +139,18 @@ def test_two_runs_and_any_number_of_threads_give_the_same_bits(layout):
         torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@requires_ops
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(1, 70, 13, 37), (2, 128, 9, 8), (1, 64, 2, 130)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_not_a_number_reaches_its_neighbours_only(dtype, shape, layout):
+    _, x, weight, bias = arguments(shape, dtype, layout)
+    x[0, 40, 1, 5] = float("nan")
+    expected = F.max_pool2d(x.isnan().float(), 3, 1, 1)
+    expected = torch.maximum(*expected.chunk(2, 1)).bool()
+    assert torch.equal(gated_depthwise_conv3x3(x, weight, bias).isnan(), expected)
 
 
 @requires_ops
