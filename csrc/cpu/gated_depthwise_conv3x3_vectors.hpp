@@ -25,12 +25,12 @@ struct DepthwiseVectors {
   static constexpr int64_t kGroups = 2;
   static constexpr int64_t kPairTerms = 2 * kDepthwiseTerms * kValues;
 
-  // Whether this is the faster way: vectors of floats that lie across two lines of the cache cost more than
-  // the copies of rows that the other way makes.
+  // Whether this is the faster way. Of narrow maps, most groups of pixels lie at an edge; vectors of floats
+  // that lie across two lines of the cache cost more than the copies of rows that the other way makes.
   static bool suits(const GatedDepthwiseShape& shape) {
     const int64_t bytes = shape.out_channels() * static_cast<int64_t>(sizeof(T));
     return kBytes == 64 && shape.map.channels_last && shape.out_channels() >= kValues &&
-           (sizeof(T) < sizeof(float) || bytes % kBytes == 0);
+           shape.map.width >= 3 * kPixels && (sizeof(T) < sizeof(float) || bytes % kBytes == 0);
   }
 
   // Pairs of vectors that the channels of the result fall into. The last begins so early that it is full.
