@@ -16,7 +16,7 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
-#include "cpu/vector.hpp"
+#include "cpu/vector32.hpp"
 #include "cpu/vector_clones.hpp"
 
 namespace aicr {
@@ -66,8 +66,8 @@ AICR_INLINE void swap_all_blocks(V (&rows)[kSize]) {
 template <typename T, typename Acc>
 AICR_INLINE void convert_planes(const T* __restrict__ from, int64_t step, int64_t count, int64_t channels,
                                 Acc* __restrict__ to, int64_t to_step) {
-  using V = typename Vector<Acc>::type;
-  constexpr int kValues = Vector<Acc>::kValues;
+  using V = typename Vector32<Acc>::type;
+  constexpr int kValues = Vector32<Acc>::kValues;
   int64_t c = 0;
   for (; c + kValues <= channels; c += kValues) {
     int64_t p = 0;
@@ -97,8 +97,8 @@ AICR_INLINE void convert_planes(const T* __restrict__ from, int64_t step, int64_
 // squares += x^2 over `count` pixels, N vectors of channels.
 template <int N, typename Acc>
 AICR_INLINE void add_squares(const Acc* x, int64_t step, int64_t count, Acc* squares) {
-  using V = typename Vector<Acc>::type;
-  constexpr int64_t kValues = Vector<Acc>::kValues;
+  using V = typename Vector32<Acc>::type;
+  constexpr int64_t kValues = Vector32<Acc>::kValues;
   V sum[N] = {};
   for (int64_t p = 0; p < count; ++p, x += step) {
 #pragma GCC unroll 4
@@ -113,7 +113,7 @@ AICR_INLINE void add_squares(const Acc* x, int64_t step, int64_t count, Acc* squ
 
 template <typename Acc>
 AICR_INLINE void add_all_squares(const Acc* x, int64_t step, int64_t count, int64_t channels, Acc* squares) {
-  constexpr int64_t kValues = Vector<Acc>::kValues;
+  constexpr int64_t kValues = Vector32<Acc>::kValues;
   int64_t c = 0;
   for (; c + 4 * kValues <= channels; c += 4 * kValues) add_squares<4>(x + c, step, count, squares + c);
   for (; c < channels; c += kValues) add_squares<1>(x + c, step, count, squares + c);
@@ -122,8 +122,8 @@ AICR_INLINE void add_all_squares(const Acc* x, int64_t step, int64_t count, int6
 // R rows by N vectors of scores.
 template <int R, int N, typename Acc>
 AICR_INLINE void tile(const Acc* q, const Acc* k, int64_t step, int64_t count, Acc* scores, int64_t columns) {
-  using V = typename Vector<Acc>::type;
-  constexpr int64_t kValues = Vector<Acc>::kValues;
+  using V = typename Vector32<Acc>::type;
+  constexpr int64_t kValues = Vector32<Acc>::kValues;
   V sum[R][N] = {};
   for (int64_t p = 0; p < count; ++p, q += step, k += step) {
     V key[N];
@@ -146,7 +146,7 @@ AICR_INLINE void tile(const Acc* q, const Acc* k, int64_t step, int64_t count, A
 template <typename Acc>
 AICR_INLINE void add_scores(const Acc* q, const Acc* k, int64_t step, int64_t count, int64_t depth,
                             const ChannelGramPlan& plan, Acc* scores) {
-  constexpr int64_t kValues = Vector<Acc>::kValues;
+  constexpr int64_t kValues = Vector32<Acc>::kValues;
   if (plan.columns == kValues) {
     tile<8, 1>(q, k, step, count, scores, kValues);
     return;

@@ -103,10 +103,10 @@ AICR_INLINE void add_channel_products(const Acc* d, const Acc* const* x_rows, in
 
 template <int P, typename Acc>
 AICR_INLINE void add_pixel_products(const Acc* d, const Acc* const* x_rows, int64_t channels, Acc* sums) {
-  constexpr int64_t kValues = Vector<Acc>::kValues;
+  constexpr int64_t kValues = Vector32<Acc>::kValues;
   int64_t i = 0;
   for (; i + kValues <= channels; i += kValues) {
-    add_channel_products<P, typename Vector<Acc>::type>(d, x_rows, channels, i, sums);
+    add_channel_products<P, typename Vector32<Acc>::type>(d, x_rows, channels, i, sums);
   }
   for (; i < channels; ++i) add_channel_products<P, Acc>(d, x_rows, channels, i, sums);
 }
@@ -114,8 +114,8 @@ AICR_INLINE void add_pixel_products(const Acc* d, const Acc* const* x_rows, int6
 // The same of a line of a plane: every sum is one number.
 template <typename Acc>
 AICR_INLINE void add_plane_products(const Acc* d, const Acc* const* x_rows, int64_t columns, Acc* sums) {
-  using V = typename Vector<Acc>::type;
-  constexpr int64_t kValues = Vector<Acc>::kValues;
+  using V = typename Vector32<Acc>::type;
+  constexpr int64_t kValues = Vector32<Acc>::kValues;
   V part[kDepthwiseTerms] = {};
   int64_t i = 0;
   for (; i + kValues <= columns; i += kValues) {

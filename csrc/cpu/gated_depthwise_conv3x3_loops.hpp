@@ -6,7 +6,7 @@
 
 #include "cpu/gated_depthwise_conv3x3_kernel.hpp"
 #include "cpu/pieces.hpp"
-#include "cpu/vector.hpp"
+#include "cpu/vector32.hpp"
 #include "cpu/vector_clones.hpp"
 
 namespace aicr {
@@ -82,14 +82,14 @@ AICR_INLINE void convolve_channels(const Acc* const* rows, const Acc* terms, int
 // The same, all channels. The last vector may do some of them a second time.
 template <int P, typename Acc>
 AICR_INLINE void convolve_pixels(const Acc* const* rows, const Acc* terms, int64_t channels, Acc* sums) {
-  constexpr int64_t kValues = Vector<Acc>::kValues;
+  constexpr int64_t kValues = Vector32<Acc>::kValues;
   if (channels < kValues) {
     for (int64_t i = 0; i < channels; ++i) convolve_channels<P, Acc>(rows, terms, channels, i, sums);
     return;
   }
   for (int64_t i = 0; i < channels; i += kValues) {
-    convolve_channels<P, typename Vector<Acc>::type>(rows, terms, channels, std::min(i, channels - kValues),
-                                                     sums);
+    convolve_channels<P, typename Vector32<Acc>::type>(rows, terms, channels, std::min(i, channels - kValues),
+                                                       sums);
   }
 }
 
