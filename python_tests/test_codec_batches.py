@@ -87,7 +87,7 @@ def test_only_so_many_pixels_pass_through_the_networks_together(codec, monkeypat
     whole = codec.decompress(files)
     seen = []
     encode, decode = codec._encode, codec._decode
-    monkeypatch.setattr(codec, "_encode", lambda few, quality: seen.append(len(few)) or encode(few, quality))
+    monkeypatch.setattr(codec, "_encode", lambda few, *rest: seen.append(len(few)) or encode(few, *rest))
     monkeypatch.setattr(codec, "_decode", lambda few: seen.append(len(few)) or decode(few))
     for pixels, expected in ((2 * 48 * 32, [3, 2, 2, 2, 1]), (1, [1] * 10)):
         monkeypatch.setattr(module, "_BATCH_PIXELS", pixels)
