@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -28,6 +28,25 @@ def cut_into_strips(monkeypatch, values=1):
     """Blocks take strips of so many values, of no more rows than they have at least without what is computed twice."""
     monkeypatch.setattr(strips, "STRIP_VALUES", values)
     monkeypatch.setattr(strips, "ROWS_OF_REACH", 1)
+
+
+def with_threads(call: Callable[[], object], counts: tuple[int, ...] = (1, 1, 2, 3)) -> list:
+    """What a call gives with each of these numbers of threads."""
+    before, results = torch.get_num_threads(), []
+    try:
+        for count in counts:
+            torch.set_num_threads(count)
+            results.append(call())
+    finally:
+        torch.set_num_threads(before)
+    return results
+
+
+def assert_same_bits(results):
+    """All results, each a tensor or several, are the first one."""
+    first, *others = [(result,) if isinstance(result, torch.Tensor) else result for result in results]
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 def assert_no_worse(out, eager, exact, rounding=0.0):

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 import torch
-from op_cases import LAYOUTS, assert_no_worse, cut_into_strips, requires_ops
+from op_cases import LAYOUTS, assert_no_worse, cut_into_strips, requires_ops, with_threads
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
@@ -321,16 +321,10 @@ def test_every_device_has_the_operators(op):
 @requires_ops
 def test_two_runs_and_any_number_of_threads_give_the_same_bits(op, variant, layout):
     args = arguments(op, variant, (2, 16, 40, 33), layout=layout)
-    before, results = torch.get_num_threads(), []
-    try:
-        with torch.no_grad():
-            grad = torch.ones_like(registered(op, args))
-            for threads in (1, 1, 2, 3):
-                torch.set_num_threads(threads)
-                backward = getattr(torch.ops.aicr_ext, f"{op}_backward")(grad, *args)
-                results.append([registered(op, args), *backward])
-    finally:
-        torch.set_num_threads(before)
+    backward = getattr(torch.ops.aicr_ext, f"{op}_backward")
+    with torch.no_grad():
+        grad = torch.ones_like(registered(op, args))
+        results = with_threads(lambda: [registered(op, args), *backward(grad, *args)])
     # The weight of a depthwise convolution alone: oneDNN shares the sum of its gradient among threads.
     shared = {1 + 6, 1 + 7} if op == "transposed_attention" else set()
     for number, other in enumerate(results[1:]):

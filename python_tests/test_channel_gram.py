@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from op_cases import LAYOUTS, VIEWS, assert_no_worse, requires_ops
+from op_cases import LAYOUTS, VIEWS, assert_no_worse, assert_same_bits, requires_ops, with_threads
 from torch.utils.flop_counter import FlopCounterMode
 
 from aicr_ext import _native
@@ -159,16 +159,7 @@ def test_what_is_beside_the_maps_is_not_read(layout, dtype):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_two_runs_and_any_number_of_threads_give_the_same_bits(layout, dtype):
     args = arguments((2, 3, 24, 70, 50), dtype, layout)
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(check(*args))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    assert_same_bits(with_threads(lambda: check(*args)))
 
 
 # Derivatives, compilation, registration

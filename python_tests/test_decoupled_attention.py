@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attention_cases import LAYOUTS, SHAPES, arguments, requires_ops
-from op_cases import poisoned_memory
+from op_cases import assert_same_bits, poisoned_memory, with_threads
 from torch.utils.flop_counter import FlopCounterMode
 
 from aicr_ext import _native
@@ -140,15 +140,7 @@ def test_gelu_over_its_whole_range():
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_two_runs_and_any_number_of_threads_give_the_same_bits(layout, device):
     args = arguments((2, 24, 70, 50), device=device, layout=layout)
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(decoupled_attention(*args))
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(results[0], other) for other in results[1:])
+    assert_same_bits(with_threads(lambda: decoupled_attention(*args)))
 
 
 @requires_ops

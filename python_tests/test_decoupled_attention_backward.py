@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from attention_cases import LAYOUTS, SHAPES, arguments, requires_ops
 from emulation import SEEDS, emulated, seeded
-from op_cases import poisoned_memory
+from op_cases import assert_same_bits, poisoned_memory, with_threads
 
 from aicr_ext import _native
 from aicr_ext.ops.decoupled_attention import decoupled_attention
@@ -154,16 +154,7 @@ def test_slope_of_gelu_over_its_whole_range(place):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_backward_gives_the_same_bits_for_any_number_of_threads(layout):
     args = arguments((2, 24, 70, 50), layout=layout)
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(torch.ops.aicr_ext.decoupled_attention_backward(args[1], *args))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    assert_same_bits(with_threads(lambda: torch.ops.aicr_ext.decoupled_attention_backward(args[1], *args)))
 
 
 @requires_ops

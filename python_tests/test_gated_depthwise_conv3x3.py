@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from op_cases import LAYOUTS, VIEWS, assert_no_worse, requires_ops
+from op_cases import LAYOUTS, VIEWS, assert_no_worse, assert_same_bits, requires_ops, with_threads
 
 from aicr_ext import _native
 from aicr_ext.ops import gated_depthwise_conv3x3
@@ -129,16 +129,7 @@ def test_views(view, layout):
 @pytest.mark.parametrize("channels, dtype", [(24, torch.float32), (64, torch.float32), (70, torch.bfloat16)])
 def test_two_runs_and_any_number_of_threads_give_the_same_bits(channels, dtype, layout):
     args = arguments((2, channels, 70, 50), dtype, layout)
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(check(*args))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    assert_same_bits(with_threads(lambda: check(*args)))
 
 
 @requires_ops

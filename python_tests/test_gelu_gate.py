@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from op_cases import LAYOUTS, VIEWS, assert_no_worse, requires_ops
+from op_cases import LAYOUTS, VIEWS, assert_no_worse, assert_same_bits, requires_ops, with_threads
 
 from aicr_ext import _native
 from aicr_ext.ops import gelu_gate
@@ -81,16 +81,7 @@ def test_views(view, layout):
 @requires_ops
 def test_two_runs_and_any_number_of_threads_give_the_same_bits():
     x, grad = arguments((2, 24, 70, 50), layout="channels_last")
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(check(x, grad))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    assert_same_bits(with_threads(lambda: check(x, grad)))
 
 
 @requires_ops

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from integer_cases import asinh_case, cases, differences, draw, linear_case
+from op_cases import assert_same_bits, with_threads
 
 from aicr_ext import _native
 from aicr_ext.codec.fixed_point import asinh_table
@@ -37,15 +38,7 @@ def test_every_instruction_set_gives_the_same_bits(isa):
 @needs_native
 def test_threads_change_nothing():
     arguments = linear_case(3, (500,), 64, 96, True)
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(integer_linear(*arguments))
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(results[0], other) for other in results[1:])
+    assert_same_bits(with_threads(lambda: integer_linear(*arguments)))
 
 
 @needs_native

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from op_cases import poisoned_memory
+from op_cases import assert_same_bits, poisoned_memory, with_threads
 
 from aicr_ext import _native
 from aicr_ext.ops import layer_norm2d
@@ -168,17 +168,12 @@ def test_not_a_number_stays_in_its_pixel(channels, dtype, layout):
 @pytest.mark.parametrize("channels, dtype", [(24, torch.float32), (72, torch.float32), (72, torch.bfloat16)])
 def test_two_runs_and_any_number_of_threads_give_the_same_bits(channels, dtype, layout):
     x, weight, _, grad = arguments((2, channels, 70, 50), dtype, layout)
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 1, 2, 3):
-            torch.set_num_threads(threads)
-            gradients = torch.ops.aicr_ext.layer_norm2d_backward(grad, x, weight, True, True, 1e-5)
-            results.append((layer_norm2d(x, weight), *gradients))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+    def both():
+        gradients = torch.ops.aicr_ext.layer_norm2d_backward(grad, x, weight, True, True, 1e-5)
+        return layer_norm2d(x, weight), *gradients
+
+    assert_same_bits(with_threads(both))
 
 
 @requires_ops

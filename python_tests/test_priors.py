@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from op_cases import assert_same_bits, with_threads
 from pictures import smooth
 from prior_cases import both_steps, latents
 from torch import Tensor, nn
@@ -69,13 +70,7 @@ def test_kernels_and_definitions_give_the_same_bits(model):
 def test_any_number_of_threads_gives_the_same_bits(model):
     z, values = latents(model, 20, 33)
     priors = IntegerPriors(model)
-    before = torch.get_num_threads()
-    results = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        results.append(both_steps(priors, z, values))
-    torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for r in results[1:] for a, b in zip(r, results[0], strict=True))
+    assert_same_bits(with_threads(lambda: both_steps(priors, z, values)))
 
 
 def test_strips_give_the_same_bits(model, monkeypatch):

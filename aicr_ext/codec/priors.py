@@ -42,7 +42,7 @@ class IntegerPriors:
     """Coding parameters of a model's latents, bit for bit the same wherever they are computed.
 
     They are int16 (B, h, w, K), as the operators in :mod:`aicr_ext.ops.latent` take them: log standard deviations and
-    means of N channels, those of the first step of a model that has quantiser steps behind these.
+    means of N channels. In a model with quantiser steps, these come first in the parameters of the first step.
 
     Args:
         model: a network in evaluation mode; its weights are read once, now.
