@@ -234,6 +234,16 @@ def test_floors_and_expectations():
     assert predictions.expected(gram, 4e-6) == pytest.approx(1e-6 / 0.4 + 8e-6)  # two kernels
 
 
+def test_graphs_hold_analysis_and_synthesis_only():
+    parts = predictions.calls_of("aicr-t", "bfloat16")
+    rest = [call for name in ("entropy networks", "decode steps") for call in parts[name]]
+    recorded = sum(predictions.expected(call, predictions.NODE) for call in parts["synthesis"])
+    graphs = predictions.graphs_seconds("aicr-t", "bfloat16", 1)
+    assert graphs["decode"] == pytest.approx(recorded + len(rest) * predictions.QUEUE)  # Python is slower than these
+    calls = predictions.coding("aicr-t", "bfloat16", 1)
+    assert all(graphs[way] < predictions.eager_seconds(calls[way]) for way in calls)
+
+
 def test_streams_run_side_by_side_until_the_device_is_full():
     one, many = predictions.coder_rate(1, "decode"), predictions.coder_rate(1 << 20, "decode")
     assert predictions.coder_rate(100, "decode") == pytest.approx(100 * one)
