@@ -27,12 +27,12 @@ def build_optimiser(name: str, model: AICR, learning_rate: float) -> torch.optim
 
 
 def _adamw(model: AICR, learning_rate: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), learning_rate, _BETAS, weight_decay=_DECAY)
+    return torch.optim.AdamW(model.parameters(), learning_rate, _BETAS, weight_decay=_DECAY, fused=True)
 
 
 def _adam(model: AICR, learning_rate: float) -> torch.optim.Optimizer:
     """As published for AICR."""
-    return torch.optim.Adam(model.parameters(), learning_rate, (0.9, 0.999))
+    return torch.optim.Adam(model.parameters(), learning_rate, (0.9, 0.999), fused=True)
 
 
 class Muon:
@@ -51,7 +51,7 @@ class Muon:
         self._pairs = [(p, nn.Parameter(_as_matrix(p.detach()))) for p in matrices.values()]
         self.parts = (
             torch.optim.Muon([view for _, view in self._pairs], learning_rate, _DECAY, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(rest, learning_rate, _BETAS, weight_decay=_DECAY),
+            torch.optim.AdamW(rest, learning_rate, _BETAS, weight_decay=_DECAY, fused=True),
         )
 
     @property
