@@ -1,15 +1,18 @@
 """One training step with native operators and in plain torch: ``python -m benchmarks.training_step [--csv FILE]``.
 
 Forward, backward, clipping and AdamW on random pictures, under bfloat16 autocast unless ``--float32``; "recomputed"
-keeps only the input of every block. MiB is what the forward pass keeps for the backward pass beside the weights. The
-three take turns in one process, so that other work on the machine slows all alike; with ``--threads 1`` times are
-processor time, to which it adds nothing.
+keeps only the input of every block, and "compiled" (with ``--compiled``, minutes for each row) is ``torch.compile`` of
+the network in plain torch. MiB is what the forward pass keeps for the backward pass beside the weights. All take turns
+in one process, so that other work on the machine slows all alike; with ``--threads 1`` times are processor time, to
+which it adds nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,8 +43,11 @@ class Step:
         self.bfloat16 = bfloat16
 
     def __call__(self) -> None:
+        self.step(self.model)
+
+    def step(self, model: Callable[..., Any]) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-            result = self.model(self.pictures, self.quality)
+            result = model(self.pictures, self.quality)
         lam = lambda_of(self.quality, self.model.config.lambdas)
         loss, _ = rate_distortion_loss(result.y_bpp + result.z_bpp, result.picture, self.pictures, lam)
         self.optimiser.zero_grad(set_to_none=True)
@@ -52,6 +58,15 @@ class Step:
     def plain(self) -> None:
         with plain_torch():
             self()
+
+    @cached_property
+    def compiled_model(self) -> Callable[..., Any]:
+        torch.compiler.reset()
+        return torch.compile(self.model)
+
+    def compiled(self) -> None:
+        with plain_torch():
+            self.step(self.compiled_model)
 
     def recomputed(self) -> None:
         blocks = [module for module in self.model.modules() if hasattr(module, "recompute")]
@@ -78,23 +93,21 @@ def kept(model: torch.nn.Module, step: Callable[[], None]) -> float:
     return sum(sizes.values()) / 2**20
 
 
-def run(model: str, batch: int, side: int, bfloat16: bool, seconds: float) -> dict[str, object]:
+def run(model: str, batch: int, side: int, bfloat16: bool, compiled: bool, seconds: float) -> dict[str, object]:
     step = Step(model, batch, side, bfloat16)
     one_thread = torch.get_num_threads() == 1
-    steps = [step.plain, step, step.recomputed]
-    plain, native, recomputed = measure_together(steps, seconds, processor_time=one_thread)
+    ways = {"native": step, "recomputed": step.recomputed, "plain": step.plain}
+    if compiled:
+        ways["compiled"] = step.compiled
+    times = dict(zip(ways, measure_together(list(ways.values()), seconds, processor_time=one_thread), strict=True))
+    others = list(ways)[2:]
     return {
         "model": model,
         "batch": f"{batch}x{side}x{side}",
         "autocast": "bfloat16" if bfloat16 else "off",
-        "plain s": plain,
-        "native s": native,
-        "x plain": plain / native,
-        "recomputed s": recomputed,
-        **{
-            f"{name} MiB": kept(step.model, way)
-            for name, way in zip(("plain", "native", "recomputed"), steps, strict=True)
-        },
+        **{f"{way} s": took for way, took in times.items()},
+        **{f"x {way}": times[way] / times["native"] for way in others},
+        **{f"{way} MiB": kept(step.model, call) for way, call in ways.items()},
     }
 
 
@@ -103,11 +116,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="aicr-t")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--float32", action="store_true", help="without autocast")
-    parser.add_argument("--seconds", type=float, default=10, help="to spend on each of the three, per row")
+    parser.add_argument("--compiled", action="store_true", help="also torch.compile of the network in plain torch")
+    parser.add_argument("--seconds", type=float, default=10, help="to spend on each way, per row")
     parser.add_argument("--csv", help="also write the table to this file")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    rows = [run(options.model, *stage, not options.float32, options.seconds) for stage in STAGES]
+    rows = [run(options.model, *stage, not options.float32, options.compiled, options.seconds) for stage in STAGES]
     print_table(rows)
     if options.csv:
         write_csv(options.csv, rows)
