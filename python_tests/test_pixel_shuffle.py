@@ -26,6 +26,29 @@ def test_values_are_those_of_torch(ours, theirs, shape, layout, as_elsewhere, mo
     assert torch.equal(ours(x, 3), theirs(x, 3))
 
 
+@pytest.mark.parametrize("factor", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.uint8])
+@pytest.mark.parametrize("cut", [slice(None), slice(1, 33)])
+def test_large_maps(factor, dtype, cut):
+    """Whose copies torch does not make; also channels of a wider map."""
+    x = torch.randint(0, 99, (2, 36, 36, 48)).to(dtype).contiguous(memory_format=torch.channels_last)[:, cut]
+    out, expected = pixel_unshuffle(x, factor), F.pixel_unshuffle(x, factor)
+    assert torch.equal(out, expected)
+    assert out.stride() == expected.contiguous(memory_format=torch.channels_last).stride()
+
+
+def test_gradients_of_large_maps_are_torchs():
+    x = torch.randn(1, 16, 64, 64).contiguous(memory_format=torch.channels_last).requires_grad_()
+    assert pixel_unshuffle(x, 2).grad_fn.name() == F.pixel_unshuffle(x, 2).grad_fn.name()
+    with torch.no_grad():
+        assert pixel_unshuffle(x, 2).grad_fn is None
+
+
+def test_sides_that_the_factor_does_not_divide():
+    with pytest.raises(RuntimeError, match="divisible"):
+        pixel_unshuffle(torch.randn(1, 16, 64, 63).contiguous(memory_format=torch.channels_last), 2)
+
+
 @both
 @pytest.mark.parametrize("device", ["cpu", "meta", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("layout", LAYOUTS)
