@@ -9,7 +9,7 @@ from seeds import SEED
 __all__ = ["LAYOUTS", "SHAPES", "arguments", "requires_ops"]
 
 # Rows and columns beyond one block and strip, sizes that divide nothing, single rows and columns, one
-# channel.
+# channel, channels that fill no whole number of vectors.
 SHAPES = [
     (1, 1, 1, 1),
     (1, 3, 1, 9),
@@ -19,6 +19,7 @@ SHAPES = [
     (1, 16, 65, 70),
     (1, 40, 34, 400),
     (2, 64, 16, 24),
+    (1, 80, 20, 160),
 ]
 
 

@@ -5,6 +5,7 @@
 // last K such rows; once the ring holds the rows around an output row, the column convolution and the product
 // follow. Ring and line buffer are sized for the L2 cache: memory sees attn and value read once and out
 // written once, except that K - 1 rows per block and K - 1 columns per strip are computed again.
+// decoupled_attention_vectors.hpp has a faster way for some channels-last maps.
 #include "cpu/decoupled_attention_kernel.hpp"
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include <torch/headeronly/util/Half.h>
 
 #include "cpu/decoupled_attention_pieces.hpp"
+#include "cpu/decoupled_attention_vectors.hpp"
 #include "cpu/gelu.hpp"
 #include "cpu/tiles.hpp"
 #include "cpu/vector_clones.hpp"
@@ -121,6 +123,65 @@ void run_clones(const DecoupledAttentionShape& shape, const double* attn, const 
   run_any(shape, attn, value, weight_row, weight_col, out, first, last, scratch);
 }
 
+// Whether vectors are the faster way: where the last pair of them does a few channels again at most.
+bool suits_vectors(const DecoupledAttentionShape& shape, int64_t pair_values) {
+  const int64_t C = shape.channels;
+  return shape.channels_last && C >= pair_values && divide_up(C, pair_values) * pair_values * 4 <= C * 5;
+}
+
+template <int kBytes, int K, typename T>
+AICR_INLINE void run_pairs(const DecoupledAttentionShape& shape, const T* attn, const T* value,
+                           const float* weight_row, const float* weight_col, T* out, int64_t first,
+                           int64_t last) {
+  using Loops = AttentionVectors<kBytes, K, T>;
+  const PiecePlan plan = plan_of(shape);
+  const int64_t picture_values = plan.channels * plan.height * plan.width;
+  const int64_t weights = Loops::pairs(plan.channels) * Loops::kPairWeights;
+  std::vector<float> memory(2 * weights + Loops::memory_values(plan) + kBytes / sizeof(float));
+  float* row = aligned_to<kBytes>(memory.data());
+  Loops::arrange(weight_row, plan.channels, row);
+  Loops::arrange(weight_col, plan.channels, row + weights);
+  for (int64_t i = first; i < last; ++i) {
+    const Piece piece = plan.piece(i);
+    const int64_t at = piece.picture * picture_values;
+    Loops::run_piece(plan, piece, attn + at, value + at, row, row + weights, out + at, row + 2 * weights);
+  }
+}
+
+template <int kBytes, typename T>
+AICR_INLINE bool run_any_pairs(const DecoupledAttentionShape& shape, const T* attn, const T* value,
+                               const float* weight_row, const float* weight_col, T* out, int64_t first,
+                               int64_t last) {
+  if constexpr (kBytes < 64) {
+    return false;
+  } else {
+    if (!suits_vectors(shape, Pair<kBytes>::kValues)) return false;
+#define AICR_RUN(K) run_pairs<kBytes, K>(shape, attn, value, weight_row, weight_col, out, first, last)
+    if (shape.taps == 3) AICR_RUN(3);
+    if (shape.taps == 5) AICR_RUN(5);
+    if (shape.taps == 7) AICR_RUN(7);
+#undef AICR_RUN
+    return true;
+  }
+}
+
+// True if processor and shape were such that the pieces are computed.
+#define AICR_DEFINE_VECTORS(T)                                                                  \
+  AICR_FOR_EACH_VECTOR(                                                                         \
+      bool run_vectors(const DecoupledAttentionShape& shape, const T* attn, const T* value,     \
+                       const float* weight_row, const float* weight_col, T* out, int64_t first, \
+                       int64_t last),                                                           \
+      return run_any_pairs<kBytes>(shape, attn, value, weight_row, weight_col, out, first, last);)
+AICR_DEFINE_VECTORS(float)
+AICR_DEFINE_VECTORS(BFloat16)
+#undef AICR_DEFINE_VECTORS
+
+template <typename T, typename Acc>
+bool run_vectors(const DecoupledAttentionShape&, const T*, const T*, const Acc*, const Acc*, T*, int64_t,
+                 int64_t) {
+  return false;
+}
+
 }  // namespace
 
 int64_t decoupled_attention_pieces(const DecoupledAttentionShape& shape) {
@@ -131,6 +192,7 @@ template <typename T, typename Acc>
 void decoupled_attention_run(const DecoupledAttentionShape& shape, const T* attn, const T* value,
                              const Acc* weight_row, const Acc* weight_col, T* out, int64_t first,
                              int64_t last) {
+  if (run_vectors(shape, attn, value, weight_row, weight_col, out, first, last)) return;
   const PiecePlan plan = plan_of(shape);
   const int64_t K = shape.taps, C = plan.channels;
   std::vector<Acc> scratch((plan.strip + K - 1) * C + K * plan.strip * C);

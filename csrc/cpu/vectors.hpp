@@ -40,6 +40,13 @@ AICR_INLINE void in_register(V& vector) {
 #endif
 }
 
+// The first address from `memory` on that vectors of so many bytes may be kept at.
+template <int kBytes>
+float* aligned_to(float* memory) {
+  const uintptr_t beyond = reinterpret_cast<uintptr_t>(memory) % kBytes;
+  return memory + (beyond == 0 ? 0 : (kBytes - beyond) / sizeof(float));
+}
+
 // Two vectors: the values from `at` on, as many as both hold. Those of a 16-bit type fill one register: the
 // even ones go to the first vector, the odd ones to the second.
 template <int kBytes>
