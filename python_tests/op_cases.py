@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,6 +25,20 @@ VIEWS = [
 ]
 
 requires_ops = pytest.mark.skipif(not _native.HAS_OPS, reason="the native operators are not built")
+
+
+def without_avx512_for_torch(program: str) -> str:
+    """What a Python program prints where torch, and what follows it, may not use AVX-512; run beside the tests."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "ATEN_CPU_CAPABILITY": "avx2"},
+        cwd=os.path.dirname(__file__),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def cut_into_strips(monkeypatch, values=1):

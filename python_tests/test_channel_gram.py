@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
-from op_cases import LAYOUTS, VIEWS, assert_no_worse, assert_same_bits, requires_ops, with_threads
+from op_cases import (
+    LAYOUTS,
+    VIEWS,
+    assert_no_worse,
+    assert_same_bits,
+    requires_ops,
+    with_threads,
+    without_avx512_for_torch,
+)
 from torch.utils.flop_counter import FlopCounterMode
 
 from aicr_ext import _native
@@ -81,16 +85,7 @@ def test_no_sum_is_rounded_to_a_lower_dtype(dtype, layout):
 @requires_ops
 def test_bfloat16_by_products_of_float32():
     """What runs where the processor has no products of its own, in a process that may not use them."""
-    program = "import test_channel_gram as tests; tests.check_bfloat16()"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "ATEN_CPU_CAPABILITY": "avx2"},
-        cwd=os.path.dirname(__file__),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    without_avx512_for_torch("import test_channel_gram as tests; tests.check_bfloat16()")
 
 
 def check_bfloat16():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 
 import pytest
 import torch
-from op_cases import assert_same_bits, poisoned_memory, with_threads
+from op_cases import assert_same_bits, poisoned_memory, with_threads, without_avx512_for_torch
 
 from aicr_ext import _native
 from aicr_ext.ops import layer_norm2d
@@ -15,8 +16,10 @@ from aicr_ext.ops.layout import preferred_layout
 from aicr_ext.ops.reference import layer_norm2d_backward_reference, layer_norm2d_reference
 
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
-# Pixels beyond one piece, sizes that divide nothing, single rows and columns, one channel, more channels than a vector.
+# Pixels beyond one piece, sizes that divide nothing, single rows and columns, one channel, as many channels as two
+# vectors hold, more of them, no whole number of vectors.
 SHAPES = [(1, 1, 1, 1), (3, 5, 9, 1), (2, 1, 33, 17), (3, 7, 37, 21), (2, 64, 16, 24), (1, 192, 13, 11), (1, 600, 5, 9)]
+SHAPES += [(1, 32, 19, 23), (1, 80, 7, 9)]
 VARIANTS = [(False, False), (True, False), (True, True), (False, True)]  # subtract_mean, with a bias
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -98,6 +101,24 @@ def test_a_large_mean_does_not_cost_the_variance_its_digits(layout):
     exact = layer_norm2d_reference(x.double(), weight.double(), subtract_mean=True)
     out = layer_norm2d(x, weight, subtract_mean=True)
     torch.testing.assert_close(out.double(), exact, rtol=1e-3, atol=1e-3)
+
+
+def bfloat16_bits():
+    """Of the results for channels-last maps, some of whose values are not finite."""
+    found = hashlib.sha256()
+    for shape in SHAPES:
+        x, weight, bias, _ = arguments(shape, torch.bfloat16, "channels_last")
+        x[0, 0, 0, 0] = float("inf")
+        x[-1, -1, -1, -1] = float("nan")
+        out = layer_norm2d(x, weight, bias=bias, subtract_mean=True)
+        found.update(out.contiguous().nan_to_num(7).view(torch.int16).numpy().tobytes())
+    return found.hexdigest()
+
+
+@requires_ops
+def test_bfloat16_is_rounded_alike_with_and_without_instructions_for_it():
+    elsewhere = without_avx512_for_torch("import test_layer_norm2d as tests; print(tests.bfloat16_bits())")
+    assert elsewhere.split() == [bfloat16_bits()]
 
 
 @requires_ops

@@ -17,9 +17,9 @@
 #include <immintrin.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <string>
 #include <vector>
+
+#include "cpu/avx512_bfloat16.hpp"
 
 #define AICR_TARGET __attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512bf16")))
 #define AICR_TARGET_INLINE AICR_TARGET __attribute__((always_inline)) inline
@@ -28,15 +28,6 @@ namespace aicr {
 namespace {
 
 constexpr int64_t kBlock = 64;  // pixels
-
-// What keeps torch's own kernels off AVX-512 keeps this one, too: sums in another order may end in another
-// last bit.
-bool has_bfloat16() {
-  __builtin_cpu_init();
-  const char* limit = std::getenv("ATEN_CPU_CAPABILITY");
-  return (limit == nullptr || std::string(limit) == "avx512") && __builtin_cpu_supports("avx512bf16") &&
-         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-}
 
 AICR_TARGET_INLINE __m512bh as_pairs(__m512i values) {
   return reinterpret_cast<__m512bh>(values);
@@ -147,8 +138,7 @@ AICR_TARGET void add_scores(const uint32_t* q, const uint32_t* k, int64_t step, 
 
 bool channel_gram_avx512(const ChannelGramShape& shape, const uint16_t* q, const uint16_t* k, float* parts,
                          int64_t first, int64_t last) {
-  static const bool supported = has_bfloat16();
-  if (!supported) return false;
+  if (!has_avx512_bfloat16()) return false;
   const ChannelGramPlan plan(shape);
   const int64_t values = kBlock / 2 * plan.run + kChannelGramSlack;
   std::vector<uint32_t> memory(2 * values);

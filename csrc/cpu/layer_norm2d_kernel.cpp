@@ -13,11 +13,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include "cpu/avx512_bfloat16.hpp"
 #include "cpu/layer_norm2d_vectors.hpp"
 #include "cpu/tiles.hpp"
 #include "cpu/vector_clones.hpp"
@@ -282,26 +284,44 @@ AICR_DEFINE_CLONES(Half, float)
 AICR_DEFINE_CLONES(double, double)
 #undef AICR_DEFINE_CLONES
 
+template <int kBytes, bool kOne, typename Values, typename T>
+AICR_INLINE void forward_groups(const LayerNorm2dShape& shape, const T* x, const float* weight,
+                                const float* bias, T* out, int64_t pixels,
+                                const ChannelVectors<kBytes>& vectors) {
+  const PixelGroups<kBytes, kOne, Values, T> groups{
+      x, out, weight, bias, pixels, static_cast<float>(shape.eps), vectors};
+  if (shape.subtract_mean) {
+    groups.template normalise<true>();
+  } else {
+    groups.template normalise<false>();
+  }
+}
+
 template <int kBytes, typename T>
-AICR_INLINE bool forward_groups(const LayerNorm2dShape& shape, const T* x, const float* weight,
-                                const float* bias, T* out, int64_t first, int64_t last, float* scratch) {
+AICR_INLINE bool forward_any_vectors(const LayerNorm2dShape& shape, const T* x, const float* weight,
+                                     const float* bias, T* out, int64_t first, int64_t last, float* scratch) {
   const Plan plan(shape);
-  const int64_t C = plan.channels, lanes = Vectors<kBytes>::kLanes;
+  const int64_t C = plan.channels;
   if (!shape.channels_last || C < Pair<kBytes>::kValues) return false;
   const ChannelVectors<kBytes> vectors(C, x);
   float* arranged = scratch + vectors.pairs() * vectors.kValues;
   vectors.arrange(weight, x, scratch);
   vectors.arrange(bias, x, arranged);
-  const float eps = static_cast<float>(shape.eps);
-  const int64_t end = std::min(last * plan.piece_pixels, plan.pixels);
-  for (int64_t p = first * plan.piece_pixels; p < end; p += lanes) {
-    const int64_t count = std::min(lanes, end - p);
-    if (shape.subtract_mean) {
-      normalise_pixels<kBytes, true>(x + p * C, scratch, arranged, out + p * C, count, eps, vectors);
-    } else {
-      normalise_pixels<kBytes, false>(x + p * C, scratch, arranged, out + p * C, count, eps, vectors);
+  const int64_t begin = first * plan.piece_pixels, end = std::min(last * plan.piece_pixels, plan.pixels);
+#define AICR_RUN(kOne, kRounds)                                                                \
+  forward_groups<kBytes, kOne, Pair<kBytes, kRounds>>(shape, x + begin * C, scratch, arranged, \
+                                                      out + begin * C, end - begin, vectors)
+  const bool one = C == Pair<kBytes>::kValues;
+  if constexpr (kBytes == 64 && std::is_same_v<T, BFloat16>) {
+    if (has_avx512_bfloat16()) {
+      if (one) AICR_RUN(true, true);
+      if (!one) AICR_RUN(false, true);
+      return true;
     }
   }
+  if (one) AICR_RUN(true, false);
+  if (!one) AICR_RUN(false, false);
+#undef AICR_RUN
   return true;
 }
 
@@ -310,7 +330,7 @@ AICR_INLINE bool forward_groups(const LayerNorm2dShape& shape, const T* x, const
   AICR_FOR_EACH_VECTOR(                                                                             \
       bool forward_vectors(const LayerNorm2dShape& shape, const T* x, const float* weight,          \
                            const float* bias, T* out, int64_t first, int64_t last, float* scratch), \
-      return forward_groups<kBytes>(shape, x, weight, bias, out, first, last, scratch);)
+      return forward_any_vectors<kBytes>(shape, x, weight, bias, out, first, last, scratch);)
 AICR_DEFINE_VECTORS(float)
 AICR_DEFINE_VECTORS(BFloat16)
 #undef AICR_DEFINE_VECTORS

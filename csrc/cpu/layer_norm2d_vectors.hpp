@@ -1,7 +1,8 @@
 // layer_norm2d of channels-last pixels, as many at a time as a vector has lanes: each sums its channels lane
 // by lane, and the sums of all pixels form in one vector. Their values stay in the first cache, and are
 // converted anew for mean, variance and result, which costs less than to keep them. Weights and bias are read
-// once per group of pixels.
+// once per group of pixels. The steps of a group wait for one another: of short pixels, three groups are at
+// different steps at a time.
 #pragma once
 
 #include <algorithm>
@@ -48,77 +49,115 @@ struct ChannelVectors {
   }
 };
 
-// sums[lane] = the sum over channels of step(x), lane by lane, of one pixel
-template <int kBytes, typename T, typename Step>
-AICR_INLINE void sum_channels(const T* x, const ChannelVectors<kBytes>& vectors, const Step& step,
-                              typename Vectors<kBytes>::Float& sums) {
-  using V = Vectors<kBytes>;
-  typename V::Float first = {}, second = {};
-  Pair<kBytes> pair;
-  for (int64_t n = 0; n < vectors.whole; ++n) {
-    pair.load(x + n * pair.kValues);
-    step(pair.first);
-    step(pair.second);
-    first += pair.first;
-    second += pair.second;
-  }
-  if (vectors.ragged) {
-    pair.load(x + vectors.channels - pair.kValues);
-    step(pair.first);
-    step(pair.second);
-    first += same_bits<typename V::Float>(same_bits<typename V::Int>(pair.first) & vectors.fresh[0]);
-    second += same_bits<typename V::Float>(same_bits<typename V::Int>(pair.second) & vectors.fresh[1]);
-  }
-  sums = first + second;
-}
-
-// At most as many pixels as a vector has lanes. weight, bias: arranged.
-template <int kBytes, bool kSubtract, typename T>
-AICR_INLINE void normalise_pixels(const T* __restrict__ x, const float* __restrict__ weight,
-                                  const float* __restrict__ bias, T* __restrict__ out, int64_t count,
-                                  float eps, const ChannelVectors<kBytes>& vectors) {
+// The steps by which groups of pixels are normalised. Values: Pair<kBytes> or what rounds as it does. kOne:
+// one pair has all channels.
+template <int kBytes, bool kOne, typename Values, typename T>
+struct PixelGroups {
   using V = Vectors<kBytes>;
   using Float = typename V::Float;
-  const int64_t C = vectors.channels;
-  Float parts[V::kLanes] = {}, sums;
-  float mean[V::kLanes], r[V::kLanes];
-  for (int64_t p = 0; p < count; ++p) {
-    sum_channels<kBytes>(x + p * C, vectors, [](Float&) AICR_INLINE_LAMBDA {}, parts[p]);
+  using Pixels = float[V::kLanes];
+  static constexpr int64_t kLanes = V::kLanes, kValues = Values::kValues;
+  // Bytes. Of longer ones, three groups at a time are slower where maps come from memory.
+  static constexpr int64_t kShortPixel = 64;
+
+  const T* x;
+  T* out;
+  const float *weight, *bias;  // arranged
+  int64_t pixels;
+  float eps;
+  const ChannelVectors<kBytes>& vectors;
+
+  AICR_INLINE int64_t channels() const { return kOne ? kValues : vectors.channels; }
+  AICR_INLINE int64_t groups() const { return (pixels + kLanes - 1) / kLanes; }
+  AICR_INLINE int64_t count(int64_t group) const { return std::min(kLanes, pixels - group * kLanes); }
+
+  // lanes = the sum over channels of step(x), lane by lane, of one pixel
+  template <typename Step>
+  AICR_INLINE void sum_channels(const T* at, const Step& step, Float& lanes) const {
+    Float first = {}, second = {};
+    Values pair;
+    for (int64_t n = 0; n < (kOne ? 1 : vectors.whole); ++n) {
+      pair.load(at + n * kValues);
+      step(pair.first);
+      step(pair.second);
+      first += pair.first;
+      second += pair.second;
+    }
+    if (!kOne && vectors.ragged) {
+      pair.load(at + vectors.channels - kValues);
+      step(pair.first);
+      step(pair.second);
+      first += same_bits<Float>(same_bits<typename V::Int>(pair.first) & vectors.fresh[0]);
+      second += same_bits<Float>(same_bits<typename V::Int>(pair.second) & vectors.fresh[1]);
+    }
+    lanes = first + second;
   }
-  sum_each<kBytes>(parts, sums);
-  sums /= static_cast<float>(C);
-  __builtin_memcpy(mean, &sums, sizeof mean);
-  for (int64_t p = 0; p < count; ++p) {
-    const float m = mean[p];
-    sum_channels<kBytes>(
-        x + p * C, vectors,
-        [m](Float& value) AICR_INLINE_LAMBDA {
-          value -= m;
-          value *= value;
-        },
-        parts[p]);
+
+  AICR_INLINE void put_means(int64_t group, Pixels& mean) const {
+    const T* at = x + group * kLanes * channels();
+    Float parts[kLanes], sums;
+    for (int64_t p = 0; p < count(group); ++p) {
+      sum_channels(at + p * channels(), [](Float&) AICR_INLINE_LAMBDA {}, parts[p]);
+    }
+    for (int64_t p = count(group); p < kLanes; ++p) parts[p] = Float{};
+    sum_each<kBytes>(parts, sums);
+    sums /= static_cast<float>(channels());
+    __builtin_memcpy(mean, &sums, sizeof mean);
   }
-  sum_each<kBytes>(parts, sums);
-  sums = sums / static_cast<float>(C) + eps;
-  __builtin_memcpy(r, &sums, sizeof r);
-  for (int64_t p = 0; p < V::kLanes; ++p) r[p] = 1 / std::sqrt(r[p]);
-  for (int64_t n = 0; n < vectors.pairs(); ++n) {
-    Pair<kBytes> pair, w, b;
-    w.load(weight + n * pair.kValues);
-    b.load(bias + n * pair.kValues);
-    const int64_t at = vectors.begin(n);
-    for (int64_t p = 0; p < count; ++p) {
-      const float shift = kSubtract ? mean[p] : 0, factor = r[p];
-      pair.load(x + p * C + at);
-      if (kSubtract) {
-        pair.first -= shift;
-        pair.second -= shift;
+
+  // r = 1 / sqrt(var + eps)
+  AICR_INLINE void put_factors(int64_t group, const Pixels& mean, Pixels& r) const {
+    const T* at = x + group * kLanes * channels();
+    Float parts[kLanes], sums;
+    for (int64_t p = 0; p < count(group); ++p) {
+      const float m = mean[p];
+      sum_channels(
+          at + p * channels(),
+          [m](Float& value) AICR_INLINE_LAMBDA {
+            value -= m;
+            value *= value;
+          },
+          parts[p]);
+    }
+    for (int64_t p = count(group); p < kLanes; ++p) parts[p] = Float{};
+    sum_each<kBytes>(parts, sums);
+    sums = sums / static_cast<float>(channels()) + eps;
+    __builtin_memcpy(r, &sums, sizeof r);
+    for (int64_t p = 0; p < kLanes; ++p) r[p] = 1 / std::sqrt(r[p]);
+  }
+
+  template <bool kSubtract>
+  AICR_INLINE void put_results(int64_t group, const Pixels& mean, const Pixels& r) const {
+    for (int64_t n = 0; n < (kOne ? 1 : vectors.pairs()); ++n) {
+      Values pair, w, b;
+      w.load(weight + n * kValues);
+      b.load(bias + n * kValues);
+      const int64_t at = group * kLanes * channels() + (kOne ? 0 : vectors.begin(n));
+      for (int64_t p = 0; p < count(group); ++p) {
+        const float shift = kSubtract ? mean[p] : 0, factor = r[p];
+        pair.load(x + at + p * channels());
+        if (kSubtract) {
+          pair.first -= shift;
+          pair.second -= shift;
+        }
+        pair.first = pair.first * factor * w.first + b.first;
+        pair.second = pair.second * factor * w.second + b.second;
+        pair.store(out + at + p * channels());
       }
-      pair.first = pair.first * factor * w.first + b.first;
-      pair.second = pair.second * factor * w.second + b.second;
-      pair.store(out + p * C + at);
     }
   }
-}
+
+  template <bool kSubtract>
+  AICR_INLINE void normalise() const {
+    Pixels mean[3], r[3];  // of group g in place g mod 3
+    const int64_t lag = channels() * static_cast<int64_t>(sizeof(T)) <= kShortPixel ? 1 : 0;
+    for (int64_t g = 0; g < groups() + 2 * lag; ++g) {
+      const int64_t second = g - lag, third = second - lag;
+      if (g < groups()) put_means(g, mean[g % 3]);
+      if (second >= 0 && second < groups()) put_factors(second, mean[second % 3], r[second % 3]);
+      if (third >= 0) put_results<kSubtract>(third, mean[third % 3], r[third % 3]);
+    }
+  }
+};
 
 }  // namespace aicr

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include <torch/headeronly/util/BFloat16.h>
 
@@ -48,8 +49,9 @@ float* aligned_to(float* memory) {
 }
 
 // Two vectors: the values from `at` on, as many as both hold. Those of a 16-bit type fill one register: the
-// even ones go to the first vector, the odd ones to the second.
-template <int kBytes>
+// even ones go to the first vector, the odd ones to the second. kRounds: the processor rounds to bfloat16
+// itself (avx512_bfloat16.hpp), which makes zeros of subnormal numbers; for vectors of 64 bytes.
+template <int kBytes, bool kRounds = false>
 struct Pair {
   using V = Vectors<kBytes>;
   static constexpr int64_t kValues = 2 * V::kLanes;
@@ -72,6 +74,10 @@ struct Pair {
     *reinterpret_cast<typename V::FloatAnywhere*>(at + V::kLanes) = second;
   }
   AICR_INLINE void store(torch::headeronly::BFloat16* at) const {
+    if constexpr (kRounds) {
+      store_rounded(at, std::make_integer_sequence<int, kValues>());
+      return;
+    }
     typename V::Int low, high;
     round(first, low);
     round(second, high);
@@ -87,6 +93,16 @@ struct Pair {
   }
 
  private:
+  template <int... kPlace>
+  AICR_INLINE void store_rounded(torch::headeronly::BFloat16* at,
+                                 std::integer_sequence<int, kPlace...>) const {
+    typedef uint16_t Short __attribute__((vector_size(kBytes)));
+    typedef uint16_t ShortAnywhere __attribute__((vector_size(kBytes), aligned(2), may_alias));
+    Short halves;  // the values of `first` before those of `second`
+    asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(halves) : "v"(first), "v"(second));
+    *reinterpret_cast<ShortAnywhere*>(at) = Short{halves[kPlace % 2 * V::kLanes + kPlace / 2]...};
+  }
+
   static constexpr int32_t kHigh = -65536;  // the half of 32 bits that is a bfloat16
 
   // bits >> 16 is x rounded to the nearest bfloat16, of two as near to the even one.
