@@ -199,6 +199,7 @@ CASES = [
     *(gelu_gate_case((b, 4 * c, h, w)) for b, c, h, w in SHAPES),
     *(channel_gram_case((b, 2 * c, h, w)) for b, c, h, w in SHAPES),
     *map(pointwise_convolution_case, SHAPES),
+    *map(layer_norm_conv1x1_case, SHAPES),
     *(case for c in BLOCK_CHANNELS for case in block_cases(map_of(c))),
 ]
 #: Operators without a CPU kernel.
@@ -206,7 +207,6 @@ CUDA_CASES = [
     *(depthwise_conv3x3_case((b, 3 * c, h, w)) for b, c, h, w in SHAPES),
     *(depthwise_gram_case((b, 2 * c, h, w)) for b, c, h, w in SHAPES),
     *(fold_channel_attention_case(c) for _, c, _, _ in SHAPES),
-    *map(layer_norm_conv1x1_case, SHAPES),
 ]
 #: One small shape of every operator.
 _SMALL: Shape = (1, 32, 24, 40)
@@ -217,5 +217,6 @@ QUICK_CASES = [
     gelu_gate_case(_SMALL),
     channel_gram_case(_SMALL),
     pointwise_convolution_case(_SMALL),
+    layer_norm_conv1x1_case(_SMALL),
     *block_cases(_SMALL),
 ]

@@ -27,8 +27,6 @@ from aicr_ext.ops.kernels import plain_torch
 from aicr_ext.ops.layer_norm_conv1x1 import MOST_CHANNELS
 from aicr_ext.ops.layout import preferred_layout
 from aicr_ext.ops.reference import layer_norm_conv1x1_reference
-from benchmarks import ops
-from benchmarks.op_cases import layer_norm_conv1x1_case
 
 OPERATOR = "layer_norm_conv1x1"
 everywhere = pytest.mark.parametrize("place", PLACES)
@@ -384,11 +382,3 @@ def test_where_blocks_use_it(monkeypatch):
         assert block_paths.fuses_norm(low.repeat(1, 8, 1, 1), torch.bfloat16)
         assert not block_paths.fuses_norm(low.repeat(1, 9, 1, 1), torch.bfloat16)
     assert not block_paths.fuses_norm(low, torch.bfloat16)  # training
-
-
-@requires_ops
-def test_it_can_be_benchmarked():
-    """On a GPU benchmarks.ops measures it; nothing else calls this case."""
-    rows = ops.run(layer_norm_conv1x1_case((1, 8, 5, 6)), torch.bfloat16, "cpu", 0, compiled=False)
-    assert [row["layout"] for row in rows] == list(LAYOUTS)
-    assert all(row["us"] > 0 and row["backward us"] > 0 for row in rows)

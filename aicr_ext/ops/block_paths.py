@@ -1,4 +1,7 @@
-"""Where a block goes another way on CUDA than on a CPU: fewer passes over maps instead of strips in the cache."""
+"""Where a block goes another way on CUDA than on a CPU: fewer passes over maps instead of strips in the cache.
+
+And where norm and projections are one kernel, on CUDA and on a CPU.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,13 @@ from torch import Tensor
 from .block_parts import Projection, normed
 from .kernels import has_kernel
 from .layer_norm_conv1x1 import layer_norm_conv1x1, layer_norm_conv1x1_pair
-from .pointwise import pointwise_convolution
+from .layout import preferred_layout
+from .pointwise import is_traced, pointwise_convolution
+from .pointwise_tiles import normalises
 
 __all__ = ["add_projection", "adds_in_place", "has_channel_kernels", "project_norm"]
 
-#: Channels up to which the kernel of norm and convolution should be faster than these two (docs/performance.md).
+#: Channels up to which the CUDA kernel of norm and convolution should be faster than these two (docs/performance.md).
 _FUSED_CHANNELS = {torch.bfloat16: 256, torch.float16: 256, torch.float32: 32}
 
 
@@ -55,9 +60,11 @@ def fuses_norm(x: Tensor, low: torch.dtype) -> bool:
     Not where gradients are recorded: the derivative would compute the norm again, which moves as many bytes as the
     kernel saves.
     """
-    if torch.is_grad_enabled() or x.dtype != low or x.shape[1] > _FUSED_CHANNELS.get(low, 0):
+    if torch.is_grad_enabled() or x.dtype != low:
         return False
-    return has_channel_kernels(x)
+    if has_channel_kernels(x):
+        return x.shape[1] <= _FUSED_CHANNELS.get(low, 0)
+    return not is_traced(x) and normalises(x) and preferred_layout(x) == torch.channels_last
 
 
 def add_projection(x: Tensor, t: Tensor, matrix: Tensor) -> Tensor:

@@ -6,8 +6,10 @@ Norm and convolution by themselves write the normalised map and read it again, 2
 of the size of x; the CUDA kernel normalises in shared memory. Normalised values are rounded to the dtype of x there, so
 the results are those of :func:`aicr_ext.ops.layer_norm2d` and :func:`aicr_ext.ops.pointwise_convolution` up to the
 order of float32 sums, and a network may use either. (Products of x itself, divided by the deviation afterwards, would
-need no pass within shared memory, but would round other numbers, and lose digits where a mean is subtracted.) On the
-CPU, whose blocks work in strips within the cache, the operator runs these two.
+need no pass within shared memory, but would round other numbers, and lose digits where a mean is subtracted.) On a
+CPU with AVX512_BF16 and without AMX_BF16 a kernel does the same in the first cache, for channels-last bfloat16 maps of
+32 channels or more (:mod:`aicr_ext.ops.pointwise_tiles`); elsewhere the CPU, whose blocks work in strips within the
+cache, runs these two.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from .kernels import has_kernel
 from .layer_norm2d import layer_norm2d
 from .layout import preferred_layout
 from .pointwise import pointwise_convolution
+from .pointwise_tiles import normalises, projected_like, projection_flops
 from .reference import layer_norm2d_backward_reference, layer_norm_conv1x1_reference
 
 __all__ = ["MOST_CHANNELS", "layer_norm_conv1x1", "layer_norm_conv1x1_pair"]
@@ -119,6 +122,13 @@ def _one_after_the_other(
     return project(weight, bias), project(second_weight, second_bias)
 
 
+def _on_cpu(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """By one kernel, where the processor and the map are such."""
+    if normalises(x) and preferred_layout(x) == torch.channels_last:
+        return torch.ops.aicr_ext.pointwise_tiles(x, *rest)
+    return _one_after_the_other(x, *rest)
+
+
 def _fake(
     x: Tensor,
     norm_weight: Tensor,
@@ -130,13 +140,8 @@ def _fake(
     subtract_mean: bool,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
-    def projected(weight: Tensor | None) -> Tensor:
-        if weight is None:
-            return x.new_empty(0)
-        size = (x.shape[0], weight.shape[0], *x.shape[2:])
-        return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=preferred_layout(x))
-
-    return projected(weight), projected(second_weight)
+    layout = preferred_layout(x)
+    return projected_like(x, weight, layout), projected_like(x, second_weight, layout)
 
 
 def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -168,17 +173,8 @@ def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     return grad_x, grad_norm.to(norm_weight.dtype), grad_norm_bias, *of_projections, None, None
 
 
-def _flops(
-    x: Any, norm_weight: Any, norm_bias: Any, weight: Any, bias: Any, second_weight: Any, *_: Any, **__: Any
-) -> int:
-    """Two operations per product, as torch counts convolutions."""
-    batch, channels, height, width = x
-    outputs = weight[0] + (0 if second_weight is None else second_weight[0])
-    return 2 * batch * height * width * channels * outputs
-
-
 if _native.HAS_OPS:
-    torch.library.register_kernel("aicr_ext::layer_norm_conv1x1", "cpu", _one_after_the_other)
+    torch.library.register_kernel("aicr_ext::layer_norm_conv1x1", "cpu", _on_cpu)
     torch.library.register_fake("aicr_ext::layer_norm_conv1x1", _fake)
     torch.library.register_autograd("aicr_ext::layer_norm_conv1x1", _backward, setup_context=_save_inputs)
-    register_flop_formula(torch.ops.aicr_ext.layer_norm_conv1x1)(_flops)
+    register_flop_formula(torch.ops.aicr_ext.layer_norm_conv1x1)(projection_flops)

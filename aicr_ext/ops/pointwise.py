@@ -15,11 +15,17 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import conv_flop_count, flop_registry, register_flop_formula
 
+from .autocast import autocast_dtype
+from .pointwise_tiles import multiplies
+
 __all__ = ["has_onednn", "is_traced", "pointwise_convolution"]
 
 
 def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The 1x1 convolution of :func:`torch.nn.functional.conv2d`; in float32 on a CPU always by oneDNN.
+
+    In bfloat16, where neither ``x`` nor ``weight`` nor ``bias`` wants a gradient, by a kernel of this package on CPUs
+    with AVX512_BF16 and without AMX_BF16: the products of channel pairs add up in their order, pixel by pixel.
 
     Args:
         x: (B, C, H, W), any dtype, device and layout; what is not channels-last is copied into it on a CPU.
@@ -35,6 +41,8 @@ def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None)
     """
     if is_traced(x) or x.device.type != "cpu" or x.dim() != 4 or not x.numel() or forward_ad._current_level >= 0:
         return F.conv2d(x, weight, bias)
+    if _has_tiles(x, weight, bias):
+        return torch.ops.aicr_ext.pointwise_tiles(x, None, None, weight, bias, None, None, False, 0.0)[0]
     width = x.shape[3]
     if x.shape[2] == width == 1:
         # The layout of a single pixel is ambiguous, and oneDNN shares its sum among threads.
@@ -45,6 +53,14 @@ def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None)
     else:
         out = F.conv2d(x, weight, bias)
     return out if out.shape[3] == width else out[..., :width]
+
+
+def _has_tiles(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the native kernel for bfloat16 computes this convolution: nobody asks for its gradient."""
+    if not multiplies(x) or weight.dtype != x.dtype or autocast_dtype("cpu") not in (None, x.dtype):
+        return False
+    inputs = (x, weight) if bias is None else (x, weight, bias)
+    return not torch.is_grad_enabled() or not any(t.requires_grad for t in inputs)
 
 
 def is_traced(x: Tensor) -> bool:

@@ -8,6 +8,8 @@
 #include "cpu/integer_ops.hpp"
 #include "cpu/latent_ops.hpp"
 #include "cpu/layer_norm2d.hpp"
+#include "cpu/pointwise_tiles.hpp"
+#include "cpu/pointwise_tiles_kernel.hpp"
 #include "cpu/rans_ops.hpp"
 
 STABLE_TORCH_LIBRARY_IMPL(aicr_ext, CPU, library) {
@@ -29,8 +31,14 @@ STABLE_TORCH_LIBRARY_IMPL(aicr_ext, CPU, library) {
   library.impl("latent_scale_index", TORCH_BOX(&aicr::latent_scale_index_cpu));
   library.impl("layer_norm2d", TORCH_BOX(&aicr::layer_norm2d_cpu));
   library.impl("layer_norm2d_backward", TORCH_BOX(&aicr::layer_norm2d_backward_cpu));
+  library.impl("pointwise_tiles", TORCH_BOX(&aicr::pointwise_tiles_cpu));
   library.impl("rans_decode_begin", TORCH_BOX(&aicr::rans_decode_begin_cpu));
   library.impl("rans_decode_end", TORCH_BOX(&aicr::rans_decode_end_cpu));
   library.impl("rans_decode_step", TORCH_BOX(&aicr::rans_decode_step_cpu));
   library.impl("rans_encode", TORCH_BOX(&aicr::rans_encode_cpu));
+}
+
+// Without a tensor no device is chosen.
+STABLE_TORCH_LIBRARY_IMPL(aicr_ext, CompositeExplicitAutograd, library) {
+  library.impl("has_pointwise_tiles", TORCH_BOX(&aicr::has_pointwise_tiles));
 }

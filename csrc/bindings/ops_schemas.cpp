@@ -27,6 +27,7 @@ AICR_SCHEMAS(library) {
       " -> (Tensor, Tensor, Tensor)");
   library.def("gelu_gate(Tensor x) -> Tensor");
   library.def("gelu_gate_backward(Tensor grad, Tensor x) -> Tensor");
+  library.def("has_pointwise_tiles() -> bool");
   library.def("integer_asinh(Tensor value, Tensor exponent, Tensor table) -> Tensor");
   library.def("integer_depthwise(Tensor x, Tensor weight, Tensor bias, Tensor shift) -> Tensor");
   library.def("integer_gate(Tensor x, int shift) -> Tensor");
@@ -47,6 +48,10 @@ AICR_SCHEMAS(library) {
       " -> (Tensor, Tensor, Tensor)");
   library.def(
       "layer_norm_conv1x1(Tensor x, Tensor norm_weight, Tensor? norm_bias, Tensor weight, Tensor? bias, "
+      "Tensor? second_weight, Tensor? second_bias, bool subtract_mean, float eps)"
+      " -> (Tensor, Tensor)");
+  library.def(
+      "pointwise_tiles(Tensor x, Tensor? norm_weight, Tensor? norm_bias, Tensor weight, Tensor? bias, "
       "Tensor? second_weight, Tensor? second_bias, bool subtract_mean, float eps)"
       " -> (Tensor, Tensor)");
   library.def("rans_decode_begin(Tensor data, Tensor ends) -> Tensor");

@@ -19,18 +19,8 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// x itself where the kernel can read it, which half of a map's channels and some of its rows are; otherwise a
-// copy.
-Tensor readable(const Tensor& x, bool channels_last) {
-  const int64_t height = x.size(2), width = x.size(3);
-  const bool rows_follow = height <= 1 || width <= 1 || x.stride(2) == width * x.stride(3);
-  const bool pixels_follow = (width <= 1 || x.stride(3) == 1) && (height <= 1 || x.stride(2) == width);
-  const bool as_it_is = channels_last ? x.stride(1) == 1 && rows_follow : pixels_follow;
-  return as_it_is ? x : in_layout(x, channels_last);
-}
-
 ChannelGramMap map_of(const Tensor& x, bool channels_last) {
-  return {x.stride(0), !channels_last ? x.stride(1) : x.size(3) > 1 ? x.stride(3) : x.stride(2)};
+  return {x.stride(0), channels_last ? pixel_step(x) : x.stride(1)};
 }
 
 template <typename T>

@@ -19,7 +19,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "cpu/avx512_bfloat16.hpp"
+#include "cpu/avx512.hpp"
 
 #define AICR_TARGET __attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512bf16")))
 #define AICR_TARGET_INLINE AICR_TARGET __attribute__((always_inline)) inline

@@ -19,7 +19,7 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
-#include "cpu/avx512_bfloat16.hpp"
+#include "cpu/avx512.hpp"
 #include "cpu/layer_norm2d_vectors.hpp"
 #include "cpu/tiles.hpp"
 #include "cpu/vector_clones.hpp"

@@ -34,7 +34,7 @@ struct Vectors {
 // lines of the cache cost two loads each time.
 template <typename V>
 AICR_INLINE void in_register(V& vector) {
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
   asm("" : "+v"(vector));
 #else
   (void)vector;
@@ -50,7 +50,7 @@ float* aligned_to(float* memory) {
 
 // Two vectors: the values from `at` on, as many as both hold. Those of a 16-bit type fill one register: the
 // even ones go to the first vector, the odd ones to the second. kRounds: the processor rounds to bfloat16
-// itself (avx512_bfloat16.hpp), which makes zeros of subnormal numbers; for vectors of 64 bytes.
+// itself (avx512.hpp), which makes zeros of subnormal numbers; for vectors of 64 bytes.
 template <int kBytes, bool kRounds = false>
 struct Pair {
   using V = Vectors<kBytes>;

@@ -1,0 +1,74 @@
+"""1x1 convolutions of bfloat16 maps on the CPU, with a norm in front or without, by the processor's own products.
+
+The operator ``aicr_ext::pointwise_tiles`` is for processors with AVX512_BF16 and without AMX_BF16: on those, torch's
+convolution is slower than such products are. :func:`aicr_ext.ops.pointwise_convolution` and
+:func:`aicr_ext.ops.layer_norm_conv1x1` call it where it runs. It has no derivative.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from .. import _native
+from .kernels import has_kernel
+
+__all__ = ["LEAST_NORMED_CHANNELS", "multiplies", "normalises", "projected_like", "projection_flops"]
+
+#: Channels from which on the kernel has the norm; csrc/cpu/pointwise_tiles_kernel.hpp says the same.
+LEAST_NORMED_CHANNELS = 32
+
+
+@cache
+def _here() -> bool:
+    return torch.ops.aicr_ext.has_pointwise_tiles()
+
+
+def multiplies(x: Tensor) -> bool:
+    """Whether the operator runs for x, a tensor with values."""
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and has_kernel("cpu") and _here()
+
+
+def normalises(x: Tensor) -> bool:
+    """Whether it runs for a norm of x, too."""
+    return multiplies(x) and x.dim() == 4 and x.shape[1] >= LEAST_NORMED_CHANNELS
+
+
+def projected_like(x: Tensor, weight: Tensor | None, layout: torch.memory_format) -> Tensor:
+    """An empty result of a 1x1 convolution of x; one of no elements where there is none."""
+    if weight is None:
+        return x.new_empty(0)
+    size = (x.shape[0], weight.shape[0], *x.shape[2:])
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
+
+
+def projection_flops(
+    x: Any, norm_weight: Any, norm_bias: Any, weight: Any, bias: Any, second_weight: Any, *_: Any, **__: Any
+) -> int:
+    """Two operations per product, as torch counts convolutions."""
+    batch, channels, height, width = x
+    outputs = weight[0] + (0 if second_weight is None else second_weight[0])
+    return 2 * batch * height * width * channels * outputs
+
+
+def _fake(
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    second_weight: Tensor | None,
+    second_bias: Tensor | None,
+    subtract_mean: bool,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    return projected_like(x, weight, torch.channels_last), projected_like(x, second_weight, torch.channels_last)
+
+
+if _native.HAS_OPS:
+    torch.library.register_fake("aicr_ext::pointwise_tiles", _fake)
+    register_flop_formula(torch.ops.aicr_ext.pointwise_tiles)(projection_flops)

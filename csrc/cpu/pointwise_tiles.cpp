@@ -1,0 +1,109 @@
+// Host side of pointwise_tiles on the CPU: checks, layout, packed weights, threads.
+#include "cpu/pointwise_tiles.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/headeronly/util/BFloat16.h>
+
+#include "cpu/accumulate.hpp"
+#include "cpu/pointwise_tiles_kernel.hpp"
+#include "host/layer_norm_conv1x1_check.hpp"
+#include "host/layout.hpp"
+
+namespace aicr {
+namespace {
+
+using torch::headeronly::BFloat16;
+using torch::headeronly::MemoryFormat;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+const uint16_t* bits_of(const Tensor& t) {
+  return reinterpret_cast<const uint16_t*>(t.const_data_ptr<BFloat16>());
+}
+
+// What a convolution reads and writes, held while the kernel runs.
+struct Packed {
+  std::vector<uint32_t> weight;
+  std::vector<float> bias;
+  Tensor out;
+
+  Packed(const Tensor& x, const Tensor& given, const std::optional<Tensor>& given_bias)
+      : weight(pointwise_packed(x.size(1), given.size(0))),
+        out(torch::stable::empty({x.size(0), given.size(0), x.size(2), x.size(3)}, x.scalar_type(),
+                                 std::nullopt, x.device(), std::nullopt, MemoryFormat::ChannelsLast)) {
+    const Tensor dense = torch::stable::contiguous(torch::stable::to(given, x.scalar_type()));
+    pack_pointwise(bits_of(dense), x.size(1), given.size(0), weight.data());
+    if (given_bias) bias = weight_values<BFloat16, float>(*given_bias);
+    bias.resize((given.size(0) + kPointwiseLanes - 1) / kPointwiseLanes * kPointwiseLanes);
+  }
+
+  PointwiseProduct product() {
+    return {weight.data(), bias.data(), reinterpret_cast<uint16_t*>(out.mutable_data_ptr<BFloat16>()),
+            out.size(1)};
+  }
+};
+
+void check(const Tensor& x, const std::optional<Tensor>& norm_weight, const std::optional<Tensor>& norm_bias,
+           const Tensor& weight, const std::optional<Tensor>& bias,
+           const std::optional<Tensor>& second_weight, const std::optional<Tensor>& second_bias, double eps) {
+  constexpr const char* kOp = "pointwise_tiles";
+  STD_TORCH_CHECK(has_pointwise_tiles(), kOp, ": this processor has no kernel");
+  check_map(kOp, x);
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::BFloat16, kOp, ": x must be bfloat16, got ",
+                  x.scalar_type());
+  check_projections(kOp, x, weight, bias, second_weight, second_bias);
+  if (norm_weight) {
+    check_norm(kOp, x, *norm_weight, norm_bias, eps);
+    STD_TORCH_CHECK(x.size(1) >= kLeastNormedChannels, kOp, ": x must have ", kLeastNormedChannels,
+                    " channels where there is a norm, got ", x.size(1));
+  } else {
+    STD_TORCH_CHECK(!norm_bias, kOp, ": norm_bias is given without norm_weight");
+  }
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> pointwise_tiles_cpu(Tensor x, std::optional<Tensor> norm_weight,
+                                               std::optional<Tensor> norm_bias, Tensor weight,
+                                               std::optional<Tensor> bias,
+                                               std::optional<Tensor> second_weight,
+                                               std::optional<Tensor> second_bias, bool subtract_mean,
+                                               double eps) {
+  check(x, norm_weight, norm_bias, weight, bias, second_weight, second_bias, eps);
+  // A norm reads dense pixels; products also those whose channels are some of a map's.
+  const Tensor given = readable(x, true);
+  const bool dense = pixel_step(given) == x.size(1);
+  const Tensor map = norm_weight && !dense ? in_layout(x, true) : given;
+  std::vector<float> of_norm, offsets;
+  if (norm_weight) {
+    of_norm = weight_values<BFloat16, float>(*norm_weight);
+    if (norm_bias) offsets = weight_values<BFloat16, float>(*norm_bias);
+    offsets.resize(of_norm.size());
+  }
+  Packed first(x, weight, bias);
+  std::optional<Packed> second;
+  if (second_weight) second.emplace(x, *second_weight, second_bias);
+
+  PointwiseTask task{};
+  task.x = bits_of(map);
+  task.pictures = x.size(0);
+  task.pixels = x.size(2) * x.size(3);
+  task.channels = x.size(1);
+  task.picture_step = map.stride(0);
+  task.pixel_step = pixel_step(map);
+  task.norm_weight = norm_weight ? of_norm.data() : nullptr;
+  task.norm_bias = offsets.data();
+  task.subtract_mean = subtract_mean;
+  task.eps = static_cast<float>(eps);
+  task.products[0] = first.product();
+  if (second) task.products[1] = second->product();
+  task.count = second ? 2 : 1;
+  torch::stable::parallel_for(0, task.pieces(), 1,
+                              [&](int64_t begin, int64_t end) { pointwise_tiles_avx512(task, begin, end); });
+  return {first.out, second ? second->out : torch::stable::new_empty(x, {0})};
+}
+
+}  // namespace aicr

@@ -1,0 +1,270 @@
+// 1x1 convolutions of channels-last bfloat16 maps for AVX-512 with BF16: one instruction multiplies two
+// channels of a pixel by their weights for 16 outputs and adds both products, in float32.
+//
+// A tile is some pixels by some vectors of outputs, 24 sums that stay in registers: the weights of a pair of
+// channels are loaded once for all its pixels, and the pair of each pixel once for all its vectors. A block
+// of pixels is normalised into the first cache, as layer_norm2d does it, and goes through all columns of
+// tiles there. Lines of the result are asked for before the products whose sums they receive, because stores
+// that wait for them would fill the queue.
+//
+// Only functions with AICR_TARGET are compiled for that instruction set, because the linker may keep this
+// file's copy of any function that other files use too.
+#include "cpu/pointwise_tiles_kernel.hpp"
+
+#if defined(__x86_64__)
+
+#if defined(__GNUC__) && !defined(__clang__)
+// What gcc's own header leaves undefined on purpose, where a mask takes none of it.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <cpuid.h>
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include <torch/headeronly/util/BFloat16.h>
+
+#include "cpu/avx512.hpp"
+#include "cpu/layer_norm2d_vectors.hpp"
+
+#define AICR_TARGET __attribute__((target("arch=x86-64-v4,avx512bf16,prfchw")))
+#define AICR_TARGET_INLINE AICR_TARGET __attribute__((always_inline)) inline
+
+namespace aicr {
+namespace {
+
+using torch::headeronly::BFloat16;
+
+constexpr int64_t kMostVectors = 4;
+constexpr int64_t kLine = 64;  // bytes of the cache
+
+int64_t vectors_of(int64_t outputs) {
+  return (outputs + kPointwiseLanes - 1) / kPointwiseLanes;
+}
+
+// Vectors of the next column of tiles, when so many are left: as few columns as can be, of nearly one width.
+int64_t column_vectors(int64_t left) {
+  const int64_t columns = (left + kMostVectors - 1) / kMostVectors;
+  return (left + columns - 1) / columns;
+}
+
+bool has_amx_bfloat16() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 22 & 1) != 0;
+}
+
+// As _mm512_dpbf16_ps, with which gcc copies sums to the stack and back in the loop of a tile.
+AICR_TARGET_INLINE void add_products(__m512& sum, __m512i weights, __m512i inputs) {
+  asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(inputs));
+}
+
+// The first `count` of the outputs of two vectors, or of one.
+AICR_TARGET_INLINE void store(uint16_t* out, int64_t count, __m512 low, __m512 high) {
+  const __m512i both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+  if (count >= 2 * kPointwiseLanes) {
+    _mm512_storeu_si512(out, both);
+  } else {
+    _mm512_mask_storeu_epi16(out, (__mmask32(1) << count) - 1, both);
+  }
+}
+
+AICR_TARGET_INLINE void store(uint16_t* out, int64_t count, __m512 low) {
+  const __m256i values = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(low));
+  if (count >= kPointwiseLanes) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), values);
+  } else {
+    _mm256_mask_storeu_epi16(out, static_cast<__mmask16>((1u << count) - 1), values);
+  }
+}
+
+// Asks for the lines that `count` outputs of some pixels lie in, in order to write them. Not within tile():
+// gcc would take its sums for something that may be read here, and keep them in memory.
+AICR_TARGET_INLINE void expect(const uint16_t* out, int64_t pixels, int64_t outputs, int64_t count) {
+  for (int64_t p = 0; p < pixels; ++p) {
+    const char* row = reinterpret_cast<const char*>(out + p * outputs);
+    for (int64_t byte = 0; byte < 2 * count; byte += kLine) __builtin_prefetch(row + byte, 1);
+    __builtin_prefetch(row + 2 * count - 1, 1);
+  }
+}
+
+// kRows pixels times kVectors * 16 outputs, of which the map has `count` at least one. For the sums to stay
+// in registers gcc has to be told to unroll.
+template <int kRows, int kVectors>
+AICR_TARGET void tile(const uint16_t* x, int64_t step, int64_t channels, const uint32_t* weight,
+                      const float* bias, uint16_t* out, int64_t outputs, int64_t count) {
+  __m512 sum[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int v = 0; v < kVectors; ++v) {
+    const __m512 from = _mm512_loadu_ps(bias + v * kPointwiseLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) sum[r][v] = from;
+  }
+  // An odd number of channels: the last by itself, because what follows it in memory may be not-a-number.
+  uint32_t last[kRows];
+  for (int64_t pairs = channels / 2, done = 0;; pairs = 1, step = 2) {
+    for (int64_t pair = 0; pair < pairs; ++pair, x += 2, weight += kVectors * kPointwiseLanes) {
+      __m512i w[kVectors];
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) w[v] = _mm512_loadu_si512(weight + v * kPointwiseLanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        int32_t values;
+        std::memcpy(&values, x + r * step, sizeof values);
+        const __m512i both = _mm512_set1_epi32(values);
+#pragma GCC unroll 16
+        for (int v = 0; v < kVectors; ++v) add_products(sum[r][v], w[v], both);
+      }
+    }
+    done += 2 * pairs;
+    if (done >= channels) break;
+    for (int r = 0; r < kRows; ++r) last[r] = x[r * step];
+    x = reinterpret_cast<const uint16_t*>(last);
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    uint16_t* row = out + r * outputs;
+#pragma GCC unroll 16
+    for (int v = 0; v + 1 < kVectors; v += 2) {
+      store(row + v * kPointwiseLanes, count - v * kPointwiseLanes, sum[r][v], sum[r][v + 1]);
+    }
+    if (kVectors % 2 != 0) {
+      constexpr int v = kVectors - 1;
+      store(row + v * kPointwiseLanes, count - v * kPointwiseLanes, sum[r][v]);
+    }
+  }
+}
+
+// A column of tiles: all pixels of a block.
+template <int kRows, int kVectors>
+AICR_TARGET void column(const uint16_t* x, int64_t step, int64_t pixels, int64_t channels,
+                        const uint32_t* weight, const float* bias, uint16_t* out, int64_t outputs,
+                        int64_t count) {
+  const int64_t width = std::min<int64_t>(count, kVectors * kPointwiseLanes);
+  int64_t p = 0;
+  for (; p + kRows <= pixels; p += kRows) {
+    expect(out + p * outputs, kRows, outputs, width);
+    tile<kRows, kVectors>(x + p * step, step, channels, weight, bias, out + p * outputs, outputs, count);
+  }
+  for (; p < pixels; ++p) {
+    tile<1, kVectors>(x + p * step, step, channels, weight, bias, out + p * outputs, outputs, count);
+  }
+}
+
+AICR_TARGET void multiply(const uint16_t* x, int64_t step, int64_t pixels, int64_t channels,
+                          const PointwiseProduct& product, uint16_t* out) {
+  const int64_t N = product.outputs, vectors = vectors_of(N);
+  const uint32_t* weight = product.weight;
+  for (int64_t v = 0, n = 0; v < vectors; v += n) {
+    n = column_vectors(vectors - v);
+    const int64_t at = v * kPointwiseLanes, left = N - at;
+    const float* bias = product.bias + at;
+    uint16_t* to = out + at;
+    if (n == 4) column<6, 4>(x, step, pixels, channels, weight, bias, to, N, left);
+    if (n == 3) column<8, 3>(x, step, pixels, channels, weight, bias, to, N, left);
+    if (n == 2) column<12, 2>(x, step, pixels, channels, weight, bias, to, N, left);
+    if (n == 1) column<12, 1>(x, step, pixels, channels, weight, bias, to, N, left);
+    weight += (channels + 1) / 2 * n * kPointwiseLanes;
+  }
+}
+
+// The norm of dense pixels. `scales` are its weights and then its biases, arranged.
+template <bool kSubtract>
+AICR_TARGET_INLINE void normalise(const uint16_t* x, const float* scales, int64_t pixels, float eps,
+                                  const ChannelVectors<kLine>& vectors, uint16_t* out) {
+  constexpr int64_t kGroup = Vectors<kLine>::kLanes;
+  const BFloat16* from = reinterpret_cast<const BFloat16*>(x);
+  BFloat16* to = reinterpret_cast<BFloat16*>(out);
+  for (int64_t p = 0; p < pixels; p += kGroup) {
+    const int64_t at = p * vectors.channels;
+    normalise_pixels<kLine, kSubtract>(from + at, scales, scales + vectors.pairs() * vectors.kValues, to + at,
+                                       std::min(kGroup, pixels - p), eps, vectors);
+  }
+}
+
+AICR_TARGET void normed_pieces(const PointwiseTask& task, int64_t first, int64_t last) {
+  const int64_t C = task.channels, block = task.block(), blocks = task.blocks();
+  const BFloat16* type = nullptr;
+  const ChannelVectors<kLine> vectors(C, type);
+  std::vector<float> scales(2 * vectors.pairs() * vectors.kValues);
+  vectors.arrange(task.norm_weight, type, scales.data());
+  vectors.arrange(task.norm_bias, type, scales.data() + scales.size() / 2);
+  std::vector<uint16_t> memory(block * C + kLine);
+  uint16_t* normed = memory.data() + (kLine - reinterpret_cast<uintptr_t>(memory.data()) % kLine) / 2;
+  for (int64_t index = first; index < last; ++index) {
+    const int64_t picture = index / blocks, begin = index % blocks * block;
+    const int64_t pixels = std::min(block, task.pixels - begin), at = picture * task.pixels + begin;
+    const uint16_t* x = task.x + picture * task.picture_step + begin * task.pixel_step;
+    if (task.subtract_mean) {
+      normalise<true>(x, scales.data(), pixels, task.eps, vectors, normed);
+    } else {
+      normalise<false>(x, scales.data(), pixels, task.eps, vectors, normed);
+    }
+    for (int i = 0; i < task.count; ++i) {
+      const PointwiseProduct& product = task.products[i];
+      multiply(normed, C, pixels, C, product, product.out + at * product.outputs);
+    }
+  }
+}
+
+}  // namespace
+
+void pointwise_tiles_avx512(const PointwiseTask& task, int64_t first, int64_t last) {
+  if (task.norm_weight != nullptr) {
+    normed_pieces(task, first, last);
+    return;
+  }
+  const int64_t block = task.block(), blocks = task.blocks();
+  for (int64_t index = first; index < last; ++index) {
+    const int64_t picture = index / blocks, begin = index % blocks * block;
+    const int64_t pixels = std::min(block, task.pixels - begin), at = picture * task.pixels + begin;
+    const uint16_t* x = task.x + picture * task.picture_step + begin * task.pixel_step;
+    for (int i = 0; i < task.count; ++i) {
+      const PointwiseProduct& product = task.products[i];
+      multiply(x, task.pixel_step, pixels, task.channels, product, product.out + at * product.outputs);
+    }
+  }
+}
+
+int64_t pointwise_packed(int64_t channels, int64_t outputs) {
+  return (channels + 1) / 2 * vectors_of(outputs) * kPointwiseLanes;
+}
+
+void pack_pointwise(const uint16_t* weight, int64_t channels, int64_t outputs, uint32_t* packed) {
+  const int64_t vectors = vectors_of(outputs);
+  for (int64_t v = 0, n = 0; v < vectors; v += n) {
+    n = column_vectors(vectors - v);
+    const int64_t from = v * kPointwiseLanes, width = n * kPointwiseLanes;
+    const int64_t count = std::min(width, outputs - from);
+    for (int64_t c = 0; c < channels; c += 2, packed += width) {
+      const uint16_t* at = weight + from * channels + c;
+      for (int64_t j = 0; j < count; ++j, at += channels) {
+        packed[j] = at[0] | (c + 1 < channels ? static_cast<uint32_t>(at[1]) << 16 : 0);
+      }
+      std::fill(packed + count, packed + width, 0);
+    }
+  }
+}
+
+bool has_pointwise_tiles() {
+  static const bool found = has_avx512_bfloat16() && !has_amx_bfloat16();
+  return found;
+}
+
+}  // namespace aicr
+
+#else
+
+namespace aicr {
+void pointwise_tiles_avx512(const PointwiseTask&, int64_t, int64_t) {}
+int64_t pointwise_packed(int64_t, int64_t) {
+  return 0;
+}
+void pack_pointwise(const uint16_t*, int64_t, int64_t, uint32_t*) {}
+bool has_pointwise_tiles() {
+  return false;
+}
+}  // namespace aicr
+
+#endif
