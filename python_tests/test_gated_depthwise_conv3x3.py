@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -28,6 +30,7 @@ SHAPES = [
     (3, 14, 37, 21),
     (1, 128, 34, 70),
     (2, 66, 16, 24),
+    (1, 170, 6, 51),
     (1, 4, 20, 4200),
 ]
 
@@ -88,8 +91,9 @@ def test_float64(gelu, layout):
 
 @requires_ops
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_each_element_is_rounded_once_and_weights_may_be_float32(layout):
-    grad, x, weight, bias = arguments((2, 24, 9, 10), torch.bfloat16, layout, weight_dtype=torch.float32)
+@pytest.mark.parametrize("channels", [24, 70])
+def test_each_element_is_rounded_once_and_weights_may_be_float32(channels, layout):
+    grad, x, weight, bias = arguments((2, channels, 9, 10), torch.bfloat16, layout, weight_dtype=torch.float32)
     exact = gated_depthwise_conv3x3(x.float(), weight, bias)
     assert torch.equal(gated_depthwise_conv3x3(x, weight, bias), exact.bfloat16())
     backward = torch.ops.aicr_ext.gated_depthwise_conv3x3_backward
@@ -130,6 +134,39 @@ def test_views(view, layout):
 def test_two_runs_and_any_number_of_threads_give_the_same_bits(channels, dtype, layout):
     args = arguments((2, channels, 70, 50), dtype, layout)
     assert_same_bits(with_threads(lambda: check(*args)))
+
+
+@requires_ops
+@pytest.mark.parametrize("weight_dtype", [torch.float32, None], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_rows_have_the_same_bits_wherever_the_map_is_cut(dtype, weight_dtype):
+    _, x, *rest = arguments((1, 86, 40, 53), dtype, "channels_last", weight_dtype=weight_dtype)
+    whole = gated_depthwise_conv3x3(x, *rest)
+    for first, last in ((1, 8), (2, 9), (7, 40), (16, 18)):
+        part = gated_depthwise_conv3x3(x[:, :, first - 1 : last + 1], *rest)
+        assert torch.equal(part[:, :, 1 : last - first + 1], whole[:, :, first:last])
+        columns = gated_depthwise_conv3x3(x[..., first - 1 : last + 1], *rest)
+        assert torch.equal(columns[..., 1 : last - first + 1], whole[..., first:last])
+
+
+@requires_ops
+def test_without_avx512():
+    """What runs where the processor has none, in a process that may not use it."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import test_gated_depthwise_conv3x3 as tests; tests.check_channels_last()"],
+        env={**os.environ, "ATEN_CPU_CAPABILITY": "avx2"},
+        cwd=os.path.dirname(__file__),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def check_channels_last():
+    for shape in SHAPES:
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            check(*arguments(shape, dtype, "channels_last"))
 
 
 @requires_ops

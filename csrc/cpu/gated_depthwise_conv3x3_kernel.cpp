@@ -6,17 +6,17 @@
 // where the values beside one another are channels, so that they share the loads of weights and neighbours,
 // and then the gate. All lines are sized for the L2 cache: memory sees x read once and out written once,
 // except that two rows per block and two columns per strip are read again.
-// gated_depthwise_conv3x3_vectors.hpp has a faster way for some maps.
+// depthwise_conv3x3_avx512.cpp has a faster way for channels-last maps.
 #include "cpu/gated_depthwise_conv3x3_kernel.hpp"
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
 #include "cpu/gated_depthwise_conv3x3_loops.hpp"
-#include "cpu/gated_depthwise_conv3x3_vectors.hpp"
 #include "cpu/gelu.hpp"
 
 namespace aicr {
@@ -121,46 +121,6 @@ void run_clones(const GatedDepthwiseShape& shape, const double* x, const double*
   run_any(shape, x, terms, out, first, last, ring);
 }
 
-template <int kBytes, typename T>
-AICR_INLINE bool run_groups(const GatedDepthwiseShape& shape, const T* x, const float* terms, T* out,
-                            int64_t first, int64_t last) {
-  if constexpr (kBytes < 64) {
-    return false;
-  } else {
-    using Loops = DepthwiseVectors<kBytes, T>;
-    if (!Loops::suits(shape)) return false;
-    const PiecePlan plan = gated_depthwise_plan(shape, kStripValues);
-    const int64_t pixels = plan.height * plan.width, count = shape.out_channels();
-    std::vector<float> arranged(Loops::kPairTerms * Loops::pairs(count));
-    Loops::arrange(terms, count, arranged.data());
-    for (int64_t i = first; i < last; ++i) {
-      const Piece piece = plan.piece(i);
-      const T* from = x + piece.picture * pixels * plan.channels;
-      T* to = out + piece.picture * pixels * count;
-      if (shape.gelu) {
-        Loops::template run_piece<true>(plan, piece, from, arranged.data(), to);
-      } else {
-        Loops::template run_piece<false>(plan, piece, from, arranged.data(), to);
-      }
-    }
-    return true;
-  }
-}
-
-// True if processor and shape were such that the pieces are computed.
-#define AICR_DEFINE_VECTORS(T)                                                                            \
-  AICR_FOR_EACH_VECTOR(bool run_vectors(const GatedDepthwiseShape& shape, const T* x, const float* terms, \
-                                        T* out, int64_t first, int64_t last),                             \
-                       return run_groups<kBytes>(shape, x, terms, out, first, last);)
-AICR_DEFINE_VECTORS(float)
-AICR_DEFINE_VECTORS(BFloat16)
-#undef AICR_DEFINE_VECTORS
-
-template <typename T, typename Acc>
-bool run_vectors(const GatedDepthwiseShape&, const T*, const Acc*, T*, int64_t, int64_t) {
-  return false;
-}
-
 }  // namespace
 
 template <typename Acc>
@@ -184,8 +144,10 @@ int64_t gated_depthwise_pieces(const GatedDepthwiseShape& shape) {
 template <typename T, typename Acc>
 void gated_depthwise_run(const GatedDepthwiseShape& shape, const T* x, const Acc* terms, T* out,
                          int64_t first, int64_t last) {
-  if (run_vectors(shape, x, terms, out, first, last)) return;
   const PiecePlan plan = gated_depthwise_plan(shape, kStripValues);
+  if constexpr (std::is_same_v<Acc, float>) {
+    if (gated_depthwise_avx512(shape, plan, x, terms, out, first, last)) return;
+  }
   std::vector<Acc> ring(memory_values(lines_of(!shape.map.channels_last), plan.strip, plan.channels));
   run_clones(shape, x, terms, out, first, last, ring.data());
 }

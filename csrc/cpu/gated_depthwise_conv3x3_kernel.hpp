@@ -34,4 +34,9 @@ template <typename T, typename Acc>
 void gated_depthwise_run(const GatedDepthwiseShape& shape, const T* x, const Acc* terms, T* out,
                          int64_t first, int64_t last);
 
+// The same with AVX-512, T and float; false where processor, layout or number of channels is not for it.
+template <typename T>
+bool gated_depthwise_avx512(const GatedDepthwiseShape& shape, const PiecePlan& plan, const T* x,
+                            const float* terms, T* out, int64_t first, int64_t last);
+
 }  // namespace aicr
