@@ -101,7 +101,6 @@ def gelu_gate_case(shape: Shape) -> Case:
 
 
 def depthwise_conv3x3_case(shape: Shape) -> Case:
-    """Its derivative is the operator."""
     reference = partial(plain.depthwise_conv3x3_reference, bias=None)
     return Case("depthwise_conv3x3", shape, depthwise_conv3x3, reference, (shape, (shape[1], 1, 3, 3)))
 
@@ -197,6 +196,7 @@ CASES = [
     *map(layer_norm2d_case, SHAPES),
     *(gated_depthwise_conv3x3_case((b, 4 * c, h, w)) for b, c, h, w in SHAPES),
     *(gelu_gate_case((b, 4 * c, h, w)) for b, c, h, w in SHAPES),
+    *(depthwise_conv3x3_case((b, 3 * c, h, w)) for b, c, h, w in SHAPES),
     *(channel_gram_case((b, 2 * c, h, w)) for b, c, h, w in SHAPES),
     *map(pointwise_convolution_case, SHAPES),
     *map(layer_norm_conv1x1_case, SHAPES),
@@ -204,7 +204,6 @@ CASES = [
 ]
 #: Operators without a CPU kernel.
 CUDA_CASES = [
-    *(depthwise_conv3x3_case((b, 3 * c, h, w)) for b, c, h, w in SHAPES),
     *(depthwise_gram_case((b, 2 * c, h, w)) for b, c, h, w in SHAPES),
     *(fold_channel_attention_case(c) for _, c, _, _ in SHAPES),
 ]
@@ -215,6 +214,7 @@ QUICK_CASES = [
     layer_norm2d_case(_SMALL),
     gated_depthwise_conv3x3_case(_SMALL),
     gelu_gate_case(_SMALL),
+    depthwise_conv3x3_case(_SMALL),
     channel_gram_case(_SMALL),
     pointwise_convolution_case(_SMALL),
     layer_norm_conv1x1_case(_SMALL),

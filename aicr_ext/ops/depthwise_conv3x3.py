@@ -1,9 +1,10 @@
-"""The 3x3 depthwise convolution of channel attention in training, and its derivative as one operator.
+"""The 3x3 depthwise convolution of channel attention, and its derivative as one operator.
 
 Source: the convolution of queries, keys and values in Restormer's MDTA (CVPR 2022).
 
 In plain PyTorch the gradients of map and weight are two passes over both maps, and the second of them is slow on CUDA.
-The kernel reads both once and writes the gradient of the map. The convolution itself is torch's.
+The kernel reads both once and writes the gradient of the map. The convolution itself is torch's, but for inference in
+bfloat16 on a CPU with AVX-512, where the loops of :func:`aicr_ext.ops.gated_depthwise_conv3x3` are faster.
 """
 
 from __future__ import annotations
@@ -13,18 +14,28 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from .. import _native
 from .kernels import has_kernel
 from .layout import preferred_layout
+from .pointwise import is_traced
 from .reference import depthwise_conv3x3_backward_reference, depthwise_conv3x3_reference
 
 __all__ = ["depthwise_conv3x3", "depthwise_conv3x3_backward"]
 
+#: Those that the vectors of its kernel hold, at least.
+_CHANNELS = 32
+#: Unless ATEN_CPU_CAPABILITY keeps torch's own kernels off it, as it does those of the operator.
+_HAS_AVX512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
 
 def depthwise_conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """:func:`torch.nn.functional.conv2d` with as many groups as channels; on CUDA its derivative is the operator.
+    """:func:`torch.nn.functional.conv2d` with as many groups as channels.
+
+    On CUDA its derivative is an operator. On a CPU, without gradients, it is one itself where that is faster: for
+    channels-last maps of bfloat16, with AVX-512. Bits do not depend on the number of threads.
 
     Args:
         x: (B, C, H, W), any dtype, device and layout.
@@ -36,6 +47,8 @@ def depthwise_conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     """
     if torch.is_grad_enabled() and x.device.type == "cuda" and _is_native(x):
         return _DepthwiseConv3x3.apply(x, weight, bias)
+    if _is_faster(x, weight):
+        return torch.ops.aicr_ext.depthwise_conv3x3(x, weight, bias)
     return F.conv2d(x, weight, bias, padding=1, groups=x.shape[1])
 
 
@@ -68,6 +81,16 @@ def _is_native(x: Tensor) -> bool:
     return has_kernel(x.device.type) and x.dtype != torch.float64
 
 
+def _is_faster(x: Tensor, weight: Tensor) -> bool:
+    """Whether the operator is faster than torch's convolution, and stands for it: no gradients, no graph."""
+    if torch.is_grad_enabled() or is_traced(x) or forward_ad._current_level >= 0:
+        return False
+    fits = x.device.type == "cpu" and x.dim() == 4 and x.dtype == weight.dtype == torch.bfloat16
+    if not fits or x.shape[1] < _CHANNELS or preferred_layout(x) != torch.channels_last:
+        return False
+    return _HAS_AVX512 and has_kernel("cpu") and not torch.is_autocast_enabled("cpu")
+
+
 class _DepthwiseConv3x3(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -87,6 +110,21 @@ class _DepthwiseConv3x3(torch.autograd.Function):
         return grad_x, grad_weight.to(weight.dtype), grad_bias.to(ctx.bias_dtype) if with_bias else None
 
 
+def _by_torch(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The definition on CUDA, in the layout of the map."""
+    return depthwise_conv3x3_reference(x, weight, bias).contiguous(memory_format=preferred_layout(x))
+
+
+def _fake_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.empty_like(x, memory_format=preferred_layout(x))
+
+
+def _flops_forward(x: Any, weight: Any, bias: Any, *, out_shape: Any = None, **_: Any) -> int:
+    """Two operations per tap, as torch counts convolutions."""
+    batch, channels, height, width = x
+    return 2 * 9 * batch * channels * height * width
+
+
 def _definition(grad: Tensor, x: Tensor, weight: Tensor, with_bias: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The definition on the CPU, its gradient of the map in the layout of the map."""
     grad_x, *sums = depthwise_conv3x3_backward_reference(grad, x, weight, with_bias)
@@ -103,12 +141,17 @@ def _fake(grad: Tensor, x: Tensor, weight: Tensor, with_bias: bool) -> tuple[Ten
 
 
 def _flops(grad: Any, x: Any, weight: Any, with_bias: bool, *, out_shape: Any = None, **_: Any) -> int:
-    """Two operations per tap for the gradient of the map, and for that of the weight, as torch counts convolutions."""
-    batch, channels, height, width = x
-    return 2 * 2 * 9 * batch * channels * height * width
+    """Those of the gradient of the map, and of that of the weight."""
+    return 2 * _flops_forward(x, weight, None)
 
 
 if _native.HAS_OPS:
+    torch.library.register_kernel("aicr_ext::depthwise_conv3x3", "cuda", _by_torch)
+    torch.library.register_fake("aicr_ext::depthwise_conv3x3", _fake_forward)
+    torch.library.register_autograd(
+        "aicr_ext::depthwise_conv3x3", _DepthwiseConv3x3.backward, setup_context=_DepthwiseConv3x3.setup_context
+    )
+    register_flop_formula(torch.ops.aicr_ext.depthwise_conv3x3)(_flops_forward)
     torch.library.register_kernel("aicr_ext::depthwise_conv3x3_backward", "cpu", _definition)
     torch.library.register_fake("aicr_ext::depthwise_conv3x3_backward", _fake)
     register_flop_formula(torch.ops.aicr_ext.depthwise_conv3x3_backward)(_flops)

@@ -16,6 +16,7 @@ STABLE_TORCH_LIBRARY_IMPL(aicr_ext, CPU, library) {
   library.impl("channel_gram", TORCH_BOX(&aicr::channel_gram_cpu));
   library.impl("decoupled_attention", TORCH_BOX(&aicr::decoupled_attention_cpu));
   library.impl("decoupled_attention_backward", TORCH_BOX(&aicr::decoupled_attention_backward_cpu));
+  library.impl("depthwise_conv3x3", TORCH_BOX(&aicr::depthwise_conv3x3_cpu));
   library.impl("gated_depthwise_conv3x3", TORCH_BOX(&aicr::gated_depthwise_conv3x3_cpu));
   library.impl("gated_depthwise_conv3x3_backward", TORCH_BOX(&aicr::gated_depthwise_conv3x3_backward_cpu));
   library.impl("gelu_gate", TORCH_BOX(&aicr::gelu_gate_cpu));

@@ -12,6 +12,7 @@ AICR_SCHEMAS(library) {
       "decoupled_attention_backward(Tensor grad, Tensor attn, Tensor value, Tensor weight_row, Tensor "
       "weight_col)"
       " -> (Tensor, Tensor, Tensor, Tensor)");
+  library.def("depthwise_conv3x3(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
   library.def(
       "depthwise_conv3x3_backward(Tensor grad, Tensor x, Tensor weight, bool with_bias)"
       " -> (Tensor, Tensor, Tensor)");

@@ -1,4 +1,4 @@
-// gated_depthwise_conv3x3 of channels-last maps for AVX-512.
+// depthwise_conv3x3 and gated_depthwise_conv3x3 of channels-last maps for AVX-512.
 //
 // Every column of a row of the picture is loaded once, with the rows above and below it, and goes into the
 // sums of the three pixels around it, which stay in registers while the loop slides along the row. A segment
@@ -7,10 +7,6 @@
 // while rows further on are fetched in the order in which they lie in memory: the loads of the loop are too
 // far apart for the processor to foresee them. The terms of an output are added in the same order wherever it
 // lies.
-//
-// Only functions with AICR_TARGET are compiled for that instruction set, because the linker may keep this
-// file's copy of any function that other files use too. Where the processor has no BF16, no function with its
-// instructions is called.
 #include "cpu/gated_depthwise_conv3x3_kernel.hpp"
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -18,233 +14,28 @@
 
 #if defined(__x86_64__)
 
-#if defined(__GNUC__) && !defined(__clang__)
-// What gcc's own header leaves undefined on purpose, where a mask takes none of it.
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-
 #include <algorithm>
+#include <cstring>
 #include <type_traits>
 #include <vector>
 
 #include "cpu/avx512.hpp"
+#include "cpu/depthwise_conv3x3_lanes.hpp"
 #include "cpu/gelu.hpp"
 #include "cpu/same_bits.hpp"
-
-#define AICR_TARGET __attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512bf16")))
-#define AICR_TARGET_LAMBDA AICR_TARGET __attribute__((always_inline))
-#define AICR_TARGET_INLINE AICR_TARGET __attribute__((always_inline)) inline
 
 namespace aicr {
 namespace {
 
-using torch::headeronly::BFloat16;
-using torch::headeronly::Half;
-
 constexpr int64_t kRows = 4, kColumns = 24;  // of a segment, which its channels go through at a time
+constexpr int64_t kAhead = 8;                // pixels that room is made for before they are written
 
 // What is read for rows outside the picture.
 alignas(64) constexpr float kZeros[16] = {};
 
-// 64 bytes, read once: compilers would read them from memory again for every use, and where they cross the
-// lines of the cache each time costs two loads.
-AICR_TARGET_INLINE __m512i loaded(const void* from) {
-  __m512i values = _mm512_loadu_si512(from);
-  asm("" : "+v"(values));
-  return values;
-}
-
 AICR_TARGET void gelu_all(float* values, int64_t count) {
   for (int64_t i = 0; i < count; ++i) values[i] = gelu(values[i]);
 }
-
-// 16 channels of float, or of a type that one instruction makes floats of.
-template <typename Type>
-struct FloatLanes {
-  using T = Type;
-  static constexpr int64_t kValues = 16;
-  using Sums = __m512;
-  struct Column {
-    __m512 above, row, below;
-  };
-  struct Weights {
-    __m512 above[3], row[3], below[3], bias;
-  };
-  static constexpr int64_t kTerms = kDepthwiseTerms * kValues;
-
-  // terms: of the first channel.
-  static void arrange(const float* terms, int64_t channels, float* to) {
-    for (int64_t t = 0; t < kDepthwiseTerms; ++t)
-      std::copy_n(terms + t * channels, kValues, to + t * kValues);
-  }
-  static AICR_TARGET_INLINE Weights weights(const float* terms) {
-    const auto at = [terms](int64_t t) AICR_TARGET_LAMBDA { return _mm512_loadu_ps(terms + t * kValues); };
-    return {{at(0), at(1), at(2)}, {at(3), at(4), at(5)}, {at(6), at(7), at(8)}, at(kDepthwiseTaps)};
-  }
-
-  static AICR_TARGET_INLINE Column load(const T* above, const T* row, const T* below) {
-    return {value(above), value(row), value(below)};
-  }
-  static AICR_TARGET_INLINE Sums add(Sums sums, const Column& column, const Weights& w, int k) {
-    sums = _mm512_fmadd_ps(column.above, w.above[k], sums);
-    sums = _mm512_fmadd_ps(column.row, w.row[k], sums);
-    return _mm512_fmadd_ps(column.below, w.below[k], sums);
-  }
-  static AICR_TARGET_INLINE Sums times(Sums sums, const float* factors) {
-    return _mm512_mul_ps(sums, _mm512_loadu_ps(factors));
-  }
-  static AICR_TARGET_INLINE void keep(Sums sums, float* to) { _mm512_storeu_ps(to, sums); }
-  static AICR_TARGET_INLINE void store(Sums sums, float* to) { _mm512_storeu_ps(to, sums); }
-  static AICR_TARGET_INLINE void store(Sums sums, Half* to) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph(sums, _MM_FROUND_TO_NEAREST_INT));
-  }
-
- private:
-  static AICR_TARGET_INLINE __m512 value(const float* from) { return _mm512_castsi512_ps(loaded(from)); }
-  static AICR_TARGET_INLINE __m512 value(const Half* from) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-  }
-};
-
-// 32 channels of bfloat16: of every eight the first four in one vector, the others in a second, as
-// instructions that put two registers together have them.
-struct Bfloat16Sums {
-  __m512 low, high;
-};
-
-template <bool kInstructions>
-struct Bfloat16Vectors {
-  using T = BFloat16;
-  static constexpr int64_t kValues = 32;
-  using Sums = Bfloat16Sums;
-
-  // terms: of the first channel; of a tap or the bias, in the order of the vectors.
-  static void order(const float* terms, float* to) {
-    for (int64_t i = 0; i < kValues; ++i) to[i / 4 % 2 * 16 + i / 8 * 4 + i % 4] = terms[i];
-  }
-  static AICR_TARGET_INLINE Sums floats(const float* terms) {
-    return {_mm512_loadu_ps(terms), _mm512_loadu_ps(terms + 16)};
-  }
-
-  static AICR_TARGET_INLINE Sums widened(__m512i values) {
-    const __m512i zeros = _mm512_setzero_si512();
-    return {_mm512_castsi512_ps(_mm512_unpacklo_epi16(zeros, values)),
-            _mm512_castsi512_ps(_mm512_unpackhi_epi16(zeros, values))};
-  }
-  static AICR_TARGET_INLINE Sums multiply_add(const Sums& values, const Sums& weights, const Sums& sums) {
-    return {_mm512_fmadd_ps(values.low, weights.low, sums.low),
-            _mm512_fmadd_ps(values.high, weights.high, sums.high)};
-  }
-  static AICR_TARGET_INLINE Sums times(const Sums& sums, const float* factors) {
-    return {_mm512_mul_ps(sums.low, _mm512_loadu_ps(factors)),
-            _mm512_mul_ps(sums.high, _mm512_loadu_ps(factors + 16))};
-  }
-  static AICR_TARGET_INLINE void keep(const Sums& sums, float* to) {
-    _mm512_storeu_ps(to, sums.low);
-    _mm512_storeu_ps(to + 16, sums.high);
-  }
-  static AICR_TARGET_INLINE void store(const Sums& sums, BFloat16* to) {
-    __m512i rounded;
-    if constexpr (kInstructions) {
-      const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
-      const __m512bh both = _mm512_cvtne2ps_pbh(sums.high, sums.low);
-      rounded = _mm512_permutexvar_epi64(order, reinterpret_cast<__m512i>(both));
-    } else {
-      rounded = _mm512_packus_epi32(upper_half(sums.low), upper_half(sums.high));
-    }
-    _mm512_storeu_si512(to, rounded);
-  }
-
- private:
-  // Rounded to the nearest bfloat16, of two as near to the even one; not-a-number stays one.
-  static AICR_TARGET_INLINE __m512i upper_half(__m512 value) {
-    const __m512i bits = _mm512_castps_si512(value), odd = _mm512_srli_epi32(bits, 16);
-    const __m512i half =
-        _mm512_add_epi32(_mm512_and_si512(odd, _mm512_set1_epi32(1)), _mm512_set1_epi32(0x7fff));
-    const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
-    return _mm512_mask_mov_epi32(_mm512_srli_epi32(_mm512_add_epi32(bits, half), 16), nan,
-                                 _mm512_set1_epi32(0x7fc0));
-  }
-};
-
-// The two rows above, interleaved, are multiplied and added by one instruction: for weights that are
-// bfloat16, too.
-struct PairLanes : Bfloat16Vectors<true> {
-  struct Column {
-    __m512i low_pairs, high_pairs;
-    Sums below;
-  };
-  struct Weights {
-    __m512i low_pairs[3], high_pairs[3];
-    Sums below[3], bias;
-  };
-  static constexpr int64_t kTerms = (3 + 3 + 1) * kValues;
-
-  static void arrange(const float* terms, int64_t channels, float* to) {
-    float above[kValues], row[kValues];
-    for (int64_t k = 0; k < 3; ++k, to += kValues) {
-      order(terms + k * channels, above);
-      order(terms + (3 + k) * channels, row);
-      for (int64_t i = 0; i < kValues; ++i) {
-        to[i] = same_bits<float>(same_bits<uint32_t>(above[i]) >> 16 | same_bits<uint32_t>(row[i]));
-      }
-    }
-    for (int64_t t = 6; t < kDepthwiseTerms; ++t, to += kValues) order(terms + t * channels, to);
-  }
-  static AICR_TARGET_INLINE Weights weights(const float* terms) {
-    const auto low = [terms](int k) AICR_TARGET_LAMBDA { return _mm512_loadu_si512(terms + k * kValues); };
-    const auto high = [terms](int k)
-                          AICR_TARGET_LAMBDA { return _mm512_loadu_si512(terms + k * kValues + 16); };
-    const auto below = [terms](int k) AICR_TARGET_LAMBDA { return floats(terms + (3 + k) * kValues); };
-    return {{low(0), low(1), low(2)}, {high(0), high(1), high(2)}, {below(0), below(1), below(2)}, below(3)};
-  }
-
-  static AICR_TARGET_INLINE Column load(const T* above, const T* row, const T* below) {
-    const __m512i first = loaded(above), second = loaded(row);
-    return {_mm512_unpacklo_epi16(first, second), _mm512_unpackhi_epi16(first, second),
-            widened(loaded(below))};
-  }
-  static AICR_TARGET_INLINE Sums add(const Sums& sums, const Column& column, const Weights& w, int k) {
-    const Sums both = {_mm512_dpbf16_ps(sums.low, pairs(column.low_pairs), pairs(w.low_pairs[k])),
-                       _mm512_dpbf16_ps(sums.high, pairs(column.high_pairs), pairs(w.high_pairs[k]))};
-    return multiply_add(column.below, w.below[k], both);
-  }
-
- private:
-  static AICR_TARGET_INLINE __m512bh pairs(__m512i values) { return reinterpret_cast<__m512bh>(values); }
-};
-
-// For weights of float32. kInstructions: to round with.
-template <bool kInstructions>
-struct WideLanes : Bfloat16Vectors<kInstructions> {
-  using Base = Bfloat16Vectors<kInstructions>;
-  using Sums = Bfloat16Sums;
-  struct Column {
-    __m512i above, row, below;
-  };
-  struct Weights {
-    Sums above[3], row[3], below[3], bias;
-  };
-  static constexpr int64_t kTerms = kDepthwiseTerms * Base::kValues;
-
-  static void arrange(const float* terms, int64_t channels, float* to) {
-    for (int64_t t = 0; t < kDepthwiseTerms; ++t) Base::order(terms + t * channels, to + t * Base::kValues);
-  }
-  static AICR_TARGET_INLINE Weights weights(const float* terms) {
-    const auto at = [terms](int64_t t) AICR_TARGET_LAMBDA { return Base::floats(terms + t * Base::kValues); };
-    return {{at(0), at(1), at(2)}, {at(3), at(4), at(5)}, {at(6), at(7), at(8)}, at(kDepthwiseTaps)};
-  }
-
-  static AICR_TARGET_INLINE Column load(const BFloat16* above, const BFloat16* row, const BFloat16* below) {
-    return {loaded(above), loaded(row), loaded(below)};
-  }
-  static AICR_TARGET_INLINE Sums add(Sums sums, const Column& column, const Weights& w, int k) {
-    sums = Base::multiply_add(Base::widened(column.above), w.above[k], sums);
-    sums = Base::multiply_add(Base::widened(column.row), w.row[k], sums);
-    return Base::multiply_add(Base::widened(column.below), w.below[k], sums);
-  }
-};
 
 // A segment of a row of the picture, and of those above and below, from the first of its columns on.
 template <typename T>
@@ -253,6 +44,48 @@ struct Segment {
   int64_t steps[3];  // from pixel to pixel: 0 where there is no row
   int64_t columns;
   bool left, right;  // whether there are columns beside the segment
+
+  // first: its pixel in the row. line, step: from row to row, and from pixel to pixel.
+  AICR_INLINE Segment(const PiecePlan& plan, int64_t h, int64_t begin, int64_t count, const T* first,
+                      int64_t line, int64_t step)
+      : columns(count), left(begin > 0), right(begin + count < plan.width) {
+    for (int64_t dy = 0; dy < 3; ++dy) {
+      const int64_t row = h + dy - 1;
+      const bool inside = row >= 0 && row < plan.height;
+      rows[dy] = inside ? first + (dy - 1) * line : reinterpret_cast<const T*>(kZeros);
+      steps[dy] = inside ? step : 0;
+    }
+  }
+};
+
+// Whether pixels lie so far apart that their channels fall into few places of the first cache, and that
+// processors take loads for ones of what was just stored.
+template <typename T>
+bool far_apart(int64_t channels) {
+  return channels * static_cast<int64_t>(sizeof(T)) % 512 == 0;
+}
+
+// The channels of a group from one column and row before left and top on, beside one another.
+template <typename Lanes>
+struct Copies {
+  using T = typename Lanes::T;
+  static constexpr int64_t kLine = (kColumns + 2) * Lanes::kValues;
+  alignas(64) T values[(kRows + 2) * kLine];
+
+  // x: of the picture, the first channel.
+  AICR_TARGET_INLINE void take(const PiecePlan& plan, const T* x, int64_t top, int64_t bottom, int64_t left,
+                               int64_t right) {
+    const int64_t first = std::max<int64_t>(left - 1, 0), last = std::min(right + 1, plan.width);
+    for (int64_t h = std::max<int64_t>(top - 1, 0); h < std::min(bottom + 1, plan.height); ++h) {
+      const T* from = x + h * plan.width * plan.channels;
+      T* to = values + (h - top + 1) * kLine + Lanes::kValues;
+      for (int64_t w = first; w < last; ++w) {
+        std::memcpy(static_cast<void*>(to + (w - left) * Lanes::kValues), from + w * plan.channels,
+                    Lanes::kValues * sizeof(T));
+      }
+    }
+  }
+  const T* pixel(int64_t row) const { return values + (row + 1) * kLine + Lanes::kValues; }
 };
 
 // Calls each(column, sums) with the convolution at every column. next: what to fetch, so many bytes a column
@@ -288,7 +121,7 @@ AICR_TARGET_INLINE void convolve(const Segment<typename Lanes::T>& segment, cons
   if (!segment.right) each(segment.columns - 1, here);
 }
 
-// What comes of the convolution's first half. out: where the result will be written.
+// What comes of the convolution at a gate. out: where the result will be written.
 template <typename Lanes>
 struct KeepGates {
   float* gates;
@@ -301,7 +134,7 @@ struct KeepGates {
   }
 };
 
-// And of its second.
+// And at what it multiplies.
 template <typename Lanes>
 struct StoreProducts {
   const float* gates;
@@ -310,6 +143,18 @@ struct StoreProducts {
 
   AICR_TARGET_INLINE void operator()(int64_t n, const typename Lanes::Sums& sums) const {
     Lanes::store(Lanes::times(sums, gates + n * Lanes::kValues), out + n * step);
+  }
+};
+
+// And without gates.
+template <typename Lanes>
+struct StoreSums {
+  typename Lanes::T* out;
+  int64_t step;
+
+  AICR_TARGET_INLINE void operator()(int64_t n, const typename Lanes::Sums& sums) const {
+    __builtin_prefetch(out + (n + kAhead) * step, 1, 3);
+    Lanes::store(sums, out + n * step);
   }
 };
 
@@ -324,38 +169,46 @@ int64_t group_begin(int64_t group, int64_t channels) {
 }
 
 // x, out: of the piece's picture. terms: arranged.
-template <typename Lanes, bool kGelu>
+template <typename Lanes, DepthwiseGate kGate>
 AICR_TARGET void run_piece(const PiecePlan& plan, const Piece& piece, const typename Lanes::T* x,
                            const float* terms, typename Lanes::T* out) {
   using T = typename Lanes::T;
-  const int64_t C = plan.channels, W = plan.width, H = plan.height, half = C / 2;
-  const int64_t groups = groups_of<Lanes>(half), right = piece.left + piece.columns;
+  constexpr int64_t kParts = kGate == DepthwiseGate::kNone ? 1 : 2;
+  const int64_t C = plan.channels, W = plan.width, count = C / kParts;
+  const int64_t groups = groups_of<Lanes>(count), end = piece.left + piece.columns;
+  const bool copied = far_apart<T>(C);
+  const int64_t line = copied ? Copies<Lanes>::kLine : W * C, step = copied ? Lanes::kValues : C;
   alignas(64) float gates[kColumns * Lanes::kValues];
+  Copies<Lanes> copies[kParts];
   for (int64_t top = piece.top; top < piece.bottom; top += kRows) {
     const int64_t bottom = std::min(top + kRows, piece.bottom);
-    for (int64_t left = piece.left; left < right; left += kColumns) {
-      const int64_t columns = std::min(kColumns, right - left);
+    for (int64_t left = piece.left; left < end; left += kColumns) {
+      const int64_t right = std::min(left + kColumns, end), columns = right - left;
       const int64_t fetched = columns * Lanes::kValues * static_cast<int64_t>(sizeof(T));
       for (int64_t group = 0; group < groups; ++group) {
-        const int64_t at = group_begin<Lanes>(group, half);
-        const float* of_group = terms + 2 * group * Lanes::kTerms;
+        const int64_t at = group_begin<Lanes>(group, count);
+        const float* of_group = terms + kParts * group * Lanes::kTerms;
+        for (int64_t part = 0; copied && part < kParts; ++part) {
+          copies[part].take(plan, x + at + part * count, top, bottom, left, right);
+        }
         for (int64_t h = top; h < bottom; ++h) {
-          Segment<T> gate{{}, {}, columns, left > 0, left + columns < W}, value = gate;
-          for (int64_t dy = 0; dy < 3; ++dy) {
-            const int64_t row = h + dy - 1;
-            const bool inside = row >= 0 && row < H;
-            const T* pixel = inside ? x + (row * W + left) * C + at : reinterpret_cast<const T*>(kZeros);
-            gate.rows[dy] = pixel;
-            value.rows[dy] = inside ? pixel + half : pixel;
-            gate.steps[dy] = value.steps[dy] = inside ? C : 0;
+          const int64_t later = std::min({h + kRows + 1, piece.bottom, plan.height - 1});
+          const char* next =
+              reinterpret_cast<const char*>(x + (later * W + left) * C) + kParts * group * fetched;
+          const auto segment = [&](int64_t part) {
+            const T* first = x + (h * W + left) * C + at + part * count;
+            return Segment<T>(plan, h, left, columns, copied ? copies[part].pixel(h - top) : first, line,
+                              step);
+          };
+          T* to = out + (h * W + left) * count + at;
+          if constexpr (kGate == DepthwiseGate::kNone) {
+            convolve<Lanes>(segment(0), of_group, next, StoreSums<Lanes>{to, count});
+          } else {
+            convolve<Lanes>(segment(0), of_group, next, KeepGates<Lanes>{gates, to, count});
+            if (kGate == DepthwiseGate::kGelu) gelu_all(gates, columns * Lanes::kValues);
+            convolve<Lanes>(segment(1), of_group + Lanes::kTerms, next + fetched,
+                            StoreProducts<Lanes>{gates, to, count});
           }
-          const int64_t later = std::min({h + kRows + 1, piece.bottom, H - 1});
-          const char* next = reinterpret_cast<const char*>(x + (later * W + left) * C) + 2 * group * fetched;
-          T* to = out + (h * W + left) * half + at;
-          convolve<Lanes>(gate, of_group, next, KeepGates<Lanes>{gates, to, half});
-          if (kGelu) gelu_all(gates, columns * Lanes::kValues);
-          convolve<Lanes>(value, of_group + Lanes::kTerms, next + fetched,
-                          StoreProducts<Lanes>{gates, to, half});
         }
       }
     }
@@ -365,24 +218,23 @@ AICR_TARGET void run_piece(const PiecePlan& plan, const Piece& piece, const type
 template <typename Lanes>
 bool run_pieces(const GatedDepthwiseShape& shape, const PiecePlan& plan, const typename Lanes::T* x,
                 const float* terms, typename Lanes::T* out, int64_t first, int64_t last) {
-  const int64_t half = shape.out_channels(), pixels = plan.height * plan.width;
-  if (half < Lanes::kValues) return false;
-  std::vector<float> memory(2 * groups_of<Lanes>(half) * Lanes::kTerms + 16);
+  const int64_t count = shape.out_channels(), parts = shape.parts(), pixels = plan.height * plan.width;
+  if (count < Lanes::kValues) return false;
+  const int64_t groups = groups_of<Lanes>(count);
+  std::vector<float> memory(parts * groups * Lanes::kTerms + 16);
   float* arranged = memory.data();
   while (reinterpret_cast<uintptr_t>(arranged) % 64 != 0) ++arranged;
-  for (int64_t n = 0; n < 2 * groups_of<Lanes>(half); ++n) {
-    Lanes::arrange(terms + n % 2 * half + group_begin<Lanes>(n / 2, half), plan.channels,
+  for (int64_t n = 0; n < parts * groups; ++n) {
+    Lanes::arrange(terms + n % parts * count + group_begin<Lanes>(n / parts, count), plan.channels,
                    arranged + n * Lanes::kTerms);
   }
   for (int64_t i = first; i < last; ++i) {
     const Piece piece = plan.piece(i);
     const auto* from = x + piece.picture * pixels * plan.channels;
-    auto* to = out + piece.picture * pixels * half;
-    if (shape.gelu) {
-      run_piece<Lanes, true>(plan, piece, from, arranged, to);
-    } else {
-      run_piece<Lanes, false>(plan, piece, from, arranged, to);
-    }
+    auto* to = out + piece.picture * pixels * count;
+#define AICR_RUN(kGate) run_piece<Lanes, kGate>(plan, piece, from, arranged, to)
+    AICR_FOR_GATE(shape, AICR_RUN);
+#undef AICR_RUN
   }
   return true;
 }

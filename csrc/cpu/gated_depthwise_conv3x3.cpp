@@ -1,4 +1,5 @@
-// Host side of gated_depthwise_conv3x3 and its derivative on the CPU: checks, dispatch by dtype, threads.
+// Host side of depthwise_conv3x3, gated_depthwise_conv3x3 and the latter's derivative on the CPU: checks,
+// dispatch by dtype, threads.
 #include "cpu/gated_depthwise_conv3x3.hpp"
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include "cpu/accumulate.hpp"
 #include "cpu/gated_depthwise_conv3x3_backward_kernel.hpp"
 #include "cpu/gated_depthwise_conv3x3_kernel.hpp"
+#include "host/depthwise_conv3x3_check.hpp"
 #include "host/gated_depthwise_conv3x3_check.hpp"
 #include "host/layout.hpp"
 
@@ -22,8 +24,12 @@ using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-GatedDepthwiseShape shape_of(const Tensor& x, bool channels_last, bool gelu) {
-  return {{x.size(0), x.size(1), x.size(2), x.size(3), channels_last}, gelu};
+GatedDepthwiseShape shape_of(const Tensor& x, bool channels_last, DepthwiseGate gate) {
+  return {{x.size(0), x.size(1), x.size(2), x.size(3), channels_last}, gate};
+}
+
+DepthwiseGate gate_of(bool gelu) {
+  return gelu ? DepthwiseGate::kGelu : DepthwiseGate::kProduct;
 }
 
 template <typename T, typename Acc>
@@ -90,20 +96,31 @@ void run_backward(const GatedDepthwiseShape& shape, const Tensor& grad, const Te
                       bias ? grad_bias.mutable_data_ptr<Acc>() : nullptr);
 }
 
-}  // namespace
-
-Tensor gated_depthwise_conv3x3_cpu(Tensor x, Tensor weight, std::optional<Tensor> bias, bool gelu) {
-  check_gated_depthwise_conv3x3(x, weight, bias ? &*bias : nullptr);
+template <bool kGated>
+Tensor convolved(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+                 DepthwiseGate gate) {
+  constexpr const char* kOp = kGated ? "gated_depthwise_conv3x3" : "depthwise_conv3x3";
   const bool channels_last = prefers_channels_last(x);
   const Tensor dense = in_layout(x, channels_last);
-  const GatedDepthwiseShape shape = shape_of(x, channels_last, gelu);
+  const GatedDepthwiseShape shape = shape_of(x, channels_last, gate);
   Tensor out = torch::stable::empty({x.size(0), shape.out_channels(), x.size(2), x.size(3)}, x.scalar_type(),
                                     std::nullopt, x.device(), std::nullopt,
                                     channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
-  THO_DISPATCH_V2(x.scalar_type(), "gated_depthwise_conv3x3",
-                  AT_WRAP([&] { run<scalar_t>(shape, dense, weight, bias, out); }), ScalarType::Float,
-                  ScalarType::Double, ScalarType::BFloat16, ScalarType::Half);
+  THO_DISPATCH_V2(x.scalar_type(), kOp, AT_WRAP([&] { run<scalar_t>(shape, dense, weight, bias, out); }),
+                  ScalarType::Float, ScalarType::Double, ScalarType::BFloat16, ScalarType::Half);
   return out;
+}
+
+}  // namespace
+
+Tensor depthwise_conv3x3_cpu(Tensor x, Tensor weight, std::optional<Tensor> bias) {
+  check_depthwise_conv3x3("depthwise_conv3x3", x, weight, bias ? &*bias : nullptr);
+  return convolved<false>(x, weight, bias, DepthwiseGate::kNone);
+}
+
+Tensor gated_depthwise_conv3x3_cpu(Tensor x, Tensor weight, std::optional<Tensor> bias, bool gelu) {
+  check_gated_depthwise_conv3x3(x, weight, bias ? &*bias : nullptr);
+  return convolved<true>(x, weight, bias, gate_of(gelu));
 }
 
 std::tuple<Tensor, Tensor, Tensor> gated_depthwise_conv3x3_backward_cpu(Tensor grad, Tensor x, Tensor weight,
@@ -117,7 +134,7 @@ std::tuple<Tensor, Tensor, Tensor> gated_depthwise_conv3x3_backward_cpu(Tensor g
   Tensor grad_x = torch::stable::empty_like(dense_x);
   Tensor grad_weight = torch::stable::new_empty(x, {x.size(1), 1, 3, 3}, sum_type);
   Tensor grad_bias = torch::stable::new_empty(x, {bias ? x.size(1) : 0}, sum_type);
-  const GatedDepthwiseShape shape = shape_of(x, channels_last, gelu);
+  const GatedDepthwiseShape shape = shape_of(x, channels_last, gate_of(gelu));
   THO_DISPATCH_V2(x.scalar_type(), "gated_depthwise_conv3x3_backward", AT_WRAP([&] {
                     run_backward<scalar_t>(shape, dense_grad, dense_x, weight, bias, grad_x, grad_weight,
                                            grad_bias);

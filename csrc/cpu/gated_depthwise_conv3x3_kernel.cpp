@@ -1,4 +1,5 @@
-// out = GELU(a) * b, or a * b, for the halves a and b of dwconv_{3x3}(x); zero padding, in one pass.
+// out = GELU(a) * b, or a * b, for the halves a and b of dwconv_{3x3}(x), or that itself; zero padding, in
+// one pass.
 //
 // A piece is a block of rows by a strip of columns of one picture (channels-last) or of one plane of the
 // result. Its rows go, in the accumulation type, into a ring of three lines with a column more on each side;
@@ -32,16 +33,19 @@ int64_t memory_values(int64_t lines, int64_t columns, int64_t channels) {
   return lines * (3 * (columns + 2) + std::max<int64_t>(columns, kPixels)) * pixel_step(channels);
 }
 
-template <bool kGelu, typename T, typename Acc>
+template <DepthwiseGate kGate, typename T, typename Acc>
 AICR_INLINE void gate_values(const Acc* __restrict__ gate, const Acc* __restrict__ value, T* __restrict__ out,
                              int64_t count) {
-  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<T>((kGelu ? gelu(gate[i]) : gate[i]) * value[i]);
+  for (int64_t i = 0; i < count; ++i) {
+    const Acc left = kGate == DepthwiseGate::kGelu ? gelu(gate[i]) : gate[i];
+    out[i] = static_cast<T>(kGate == DepthwiseGate::kNone ? left : left * value[i]);
+  }
 }
 
-template <bool kPlanar, bool kGelu, typename T, typename Acc>
+template <bool kPlanar, DepthwiseGate kGate, typename T, typename Acc>
 AICR_INLINE void run_piece(const GatedDepthwiseShape& shape, const PiecePlan& plan, const Piece& piece,
                            const T* x, const Acc* terms, T* out, Acc* ring) {
-  constexpr int64_t kLines = lines_of(kPlanar);
+  constexpr int64_t kLines = kGate == DepthwiseGate::kNone ? 1 : lines_of(kPlanar);
   const int64_t C = plan.channels, W = plan.width, H = plan.height;
   const int64_t line = (piece.columns + 2) * pixel_step(C);
   const ColumnRange inside = columns_around(piece, 1, W);
@@ -72,18 +76,18 @@ AICR_INLINE void run_piece(const GatedDepthwiseShape& shape, const PiecePlan& pl
         convolve_plane(rows[half], terms + half * second * kDepthwiseTerms, piece.columns,
                        sums + half * piece.columns);
       }
-      gate_values<kGelu>(sums, sums + piece.columns, out + pixel, piece.columns);
+      gate_values<kGate>(sums, sums + (kLines - 1) * piece.columns, out + pixel, piece.columns);
     } else {
       const int64_t count = shape.out_channels();
       convolve_channels_last(
           rows[0], terms, piece.columns, C, sums, [&](int64_t w, const Acc* of_pixel) AICR_INLINE_LAMBDA {
-            gate_values<kGelu>(of_pixel, of_pixel + count, out + (pixel + w) * count, count);
+            gate_values<kGate>(of_pixel, of_pixel + C - count, out + (pixel + w) * count, count);
           });
     }
   }
 }
 
-template <bool kPlanar, bool kGelu, typename T, typename Acc>
+template <bool kPlanar, DepthwiseGate kGate, typename T, typename Acc>
 AICR_INLINE void run_pieces(const GatedDepthwiseShape& shape, const T* x, const Acc* terms, T* out,
                             int64_t first, int64_t last, Acc* ring) {
   const PiecePlan plan = gated_depthwise_plan(shape, kStripValues);
@@ -92,7 +96,7 @@ AICR_INLINE void run_pieces(const GatedDepthwiseShape& shape, const T* x, const 
     const Piece piece = plan.piece(i);
     const int64_t out_plane = kPlanar ? piece.picture : piece.picture * shape.out_channels();
     const int64_t channel = kPlanar ? piece.picture % shape.out_channels() : 0;
-    run_piece<kPlanar, kGelu>(shape, plan, piece, x + first_plane(shape, piece.picture) * pixels,
+    run_piece<kPlanar, kGate>(shape, plan, piece, x + first_plane(shape, piece.picture) * pixels,
                               terms + channel * kDepthwiseTerms, out + out_plane * pixels, ring);
   }
 }
@@ -100,9 +104,15 @@ AICR_INLINE void run_pieces(const GatedDepthwiseShape& shape, const T* x, const 
 template <typename T, typename Acc>
 AICR_INLINE void run_any(const GatedDepthwiseShape& shape, const T* x, const Acc* terms, T* out,
                          int64_t first, int64_t last, Acc* ring) {
-#define AICR_RUN(kPlanar, kGelu) run_pieces<kPlanar, kGelu>(shape, x, terms, out, first, last, ring)
-  AICR_FOR_LAYOUT_AND_GATE(shape, AICR_RUN);
+#define AICR_RUN(kGate) run_pieces<false, kGate>(shape, x, terms, out, first, last, ring)
+#define AICR_RUN_PLANES(kGate) run_pieces<true, kGate>(shape, x, terms, out, first, last, ring)
+  if (shape.map.channels_last) {
+    AICR_FOR_GATE(shape, AICR_RUN);
+  } else {
+    AICR_FOR_GATE(shape, AICR_RUN_PLANES);
+  }
 #undef AICR_RUN
+#undef AICR_RUN_PLANES
 }
 
 // target_clones does not go with templates, so the types are spelled out.

@@ -1,5 +1,5 @@
-// The compute interface of gated_depthwise_conv3x3 on the CPU. No torch here; gated_depthwise_conv3x3.cpp
-// calls it.
+// The compute interface of depthwise_conv3x3 and gated_depthwise_conv3x3 on the CPU. No torch here;
+// gated_depthwise_conv3x3.cpp calls it.
 #pragma once
 
 #include <cstdint>
@@ -9,11 +9,16 @@
 
 namespace aicr {
 
+// What follows the convolution: nothing, or the product of the halves of its channels, the first of them as
+// it is or after GELU.
+enum class DepthwiseGate { kNone, kProduct, kGelu };
+
 struct GatedDepthwiseShape {
   MapShape map;  // of x
-  bool gelu;     // of the first half, before it multiplies the second
+  DepthwiseGate gate;
 
-  int64_t out_channels() const { return map.channels / 2; }
+  int64_t parts() const { return gate == DepthwiseGate::kNone ? 1 : 2; }
+  int64_t out_channels() const { return map.channels / parts(); }
 };
 
 // Terms of an output: nine taps by row and column, and the bias.
@@ -40,3 +45,10 @@ bool gated_depthwise_avx512(const GatedDepthwiseShape& shape, const PiecePlan& p
                             const float* terms, T* out, int64_t first, int64_t last);
 
 }  // namespace aicr
+
+// RUN(gate) with it as a constant. A macro, because what is to be compiled for several instruction sets has
+// to be inlined into the function that is.
+#define AICR_FOR_GATE(shape, RUN)                                            \
+  if ((shape).gate == DepthwiseGate::kNone) RUN(DepthwiseGate::kNone);       \
+  if ((shape).gate == DepthwiseGate::kProduct) RUN(DepthwiseGate::kProduct); \
+  if ((shape).gate == DepthwiseGate::kGelu) RUN(DepthwiseGate::kGelu);

@@ -1,4 +1,5 @@
-// What the loops of gated_depthwise_conv3x3 and of its derivative have in common. No torch here.
+// What the loops of depthwise_conv3x3, of gated_depthwise_conv3x3 and of its derivative have in common. No
+// torch here.
 #pragma once
 
 #include <algorithm>
@@ -11,8 +12,8 @@
 
 namespace aicr {
 
-// A piece of planes has two lines where one of channels-last pixels has one: that of the gate and that of the
-// value.
+// A piece of planes has two lines where one of channels-last pixels has one, if there is a gate: its own and
+// that of the value.
 constexpr int64_t lines_of(bool planar) {
   return planar ? 2 : 1;
 }
@@ -131,13 +132,12 @@ AICR_INLINE void convolve_plane(const Acc* const* rows, const Acc* __restrict__ 
 
 }  // namespace aicr
 
-// RUN(planar, gelu) with the two as constants. A macro, because what is to be compiled for several
-// instruction sets has to be inlined into the function that is.
-#define AICR_FOR_LAYOUT_AND_GATE(shape, RUN) \
-  if ((shape).map.channels_last) {           \
-    if ((shape).gelu) RUN(false, true);      \
-    if (!(shape).gelu) RUN(false, false);    \
-  } else {                                   \
-    if ((shape).gelu) RUN(true, true);       \
-    if (!(shape).gelu) RUN(true, false);     \
+// RUN(planar, gelu) with the two as constants, where there is a gate; see AICR_FOR_GATE.
+#define AICR_FOR_LAYOUT_AND_GATE(shape, RUN)                     \
+  if ((shape).map.channels_last) {                               \
+    if ((shape).gate == DepthwiseGate::kGelu) RUN(false, true);  \
+    if ((shape).gate != DepthwiseGate::kGelu) RUN(false, false); \
+  } else {                                                       \
+    if ((shape).gate == DepthwiseGate::kGelu) RUN(true, true);   \
+    if ((shape).gate != DepthwiseGate::kGelu) RUN(true, false);  \
   }
