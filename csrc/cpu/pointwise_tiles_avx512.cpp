@@ -169,17 +169,23 @@ AICR_TARGET void multiply(const uint16_t* x, int64_t step, int64_t pixels, int64
   }
 }
 
-// The norm of dense pixels. `scales` are its weights and then its biases, arranged.
-template <bool kSubtract>
-AICR_TARGET_INLINE void normalise(const uint16_t* x, const float* scales, int64_t pixels, float eps,
-                                  const ChannelVectors<kLine>& vectors, uint16_t* out) {
-  constexpr int64_t kGroup = Vectors<kLine>::kLanes;
-  const BFloat16* from = reinterpret_cast<const BFloat16*>(x);
-  BFloat16* to = reinterpret_cast<BFloat16*>(out);
-  for (int64_t p = 0; p < pixels; p += kGroup) {
-    const int64_t at = p * vectors.channels;
-    normalise_pixels<kLine, kSubtract>(from + at, scales, scales + vectors.pairs() * vectors.kValues, to + at,
-                                       std::min(kGroup, pixels - p), eps, vectors);
+// The norm of dense pixels. `scales` are its weights and then its biases, arranged. kOne: one pair of vectors
+// has all channels.
+template <bool kOne>
+AICR_TARGET_INLINE void normalise(const PointwiseTask& task, const uint16_t* x, const float* scales,
+                                  int64_t pixels, const ChannelVectors<kLine>& vectors, uint16_t* out) {
+  const PixelGroups<kLine, kOne, Pair<kLine, true>, BFloat16> groups{
+      reinterpret_cast<const BFloat16*>(x),
+      reinterpret_cast<BFloat16*>(out),
+      scales,
+      scales + vectors.pairs() * vectors.kValues,
+      pixels,
+      task.eps,
+      vectors};
+  if (task.subtract_mean) {
+    groups.template normalise<true>();
+  } else {
+    groups.template normalise<false>();
   }
 }
 
@@ -196,10 +202,10 @@ AICR_TARGET void normed_pieces(const PointwiseTask& task, int64_t first, int64_t
     const int64_t picture = index / blocks, begin = index % blocks * block;
     const int64_t pixels = std::min(block, task.pixels - begin), at = picture * task.pixels + begin;
     const uint16_t* x = task.x + picture * task.picture_step + begin * task.pixel_step;
-    if (task.subtract_mean) {
-      normalise<true>(x, scales.data(), pixels, task.eps, vectors, normed);
+    if (C == ChannelVectors<kLine>::kValues) {
+      normalise<true>(task, x, scales.data(), pixels, vectors, normed);
     } else {
-      normalise<false>(x, scales.data(), pixels, task.eps, vectors, normed);
+      normalise<false>(task, x, scales.data(), pixels, vectors, normed);
     }
     for (int i = 0; i < task.count; ++i) {
       const PointwiseProduct& product = task.products[i];
