@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
 from cuda_cases import draw
-from op_cases import LAYOUTS, VIEWS, assert_no_worse, assert_same_bits, requires_ops, with_threads
+from op_cases import (
+    LAYOUTS,
+    VIEWS,
+    assert_no_worse,
+    assert_same_bits,
+    requires_ops,
+    with_threads,
+    without_avx512_for_torch,
+)
 from torch.utils.flop_counter import FlopCounterMode
 
 from aicr_ext.ops import depthwise_conv3x3 as module
@@ -54,15 +58,7 @@ def test_matches_the_reference(shape, dtype, layout):
 @requires_ops
 def test_without_avx512():
     """What runs where the processor has none, in a process that may not use it."""
-    done = subprocess.run(
-        [sys.executable, "-c", "import test_depthwise_conv3x3_inference as tests; tests.check_channels_last()"],
-        env={**os.environ, "ATEN_CPU_CAPABILITY": "avx2"},
-        cwd=os.path.dirname(__file__),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    without_avx512_for_torch("import test_depthwise_conv3x3_inference as tests; tests.check_channels_last()")
 
 
 def check_channels_last():

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
-from op_cases import LAYOUTS, VIEWS, assert_no_worse, assert_same_bits, requires_ops, with_threads
+from op_cases import (
+    LAYOUTS,
+    VIEWS,
+    assert_no_worse,
+    assert_same_bits,
+    requires_ops,
+    with_threads,
+    without_avx512_for_torch,
+)
 
 from aicr_ext import _native
 from aicr_ext.ops import gated_depthwise_conv3x3
@@ -152,15 +158,7 @@ def test_rows_have_the_same_bits_wherever_the_map_is_cut(dtype, weight_dtype):
 @requires_ops
 def test_without_avx512():
     """What runs where the processor has none, in a process that may not use it."""
-    done = subprocess.run(
-        [sys.executable, "-c", "import test_gated_depthwise_conv3x3 as tests; tests.check_channels_last()"],
-        env={**os.environ, "ATEN_CPU_CAPABILITY": "avx2"},
-        cwd=os.path.dirname(__file__),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    without_avx512_for_torch("import test_gated_depthwise_conv3x3 as tests; tests.check_channels_last()")
 
 
 def check_channels_last():

@@ -56,15 +56,7 @@ def projection_flops(
 
 
 def _fake(
-    x: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    second_weight: Tensor | None,
-    second_bias: Tensor | None,
-    subtract_mean: bool,
-    eps: float,
+    x: Tensor, norm_weight: Any, norm_bias: Any, weight: Tensor, bias: Any, second_weight: Tensor | None, *_: Any
 ) -> tuple[Tensor, Tensor]:
     return projected_like(x, weight, torch.channels_last), projected_like(x, second_weight, torch.channels_last)
 
