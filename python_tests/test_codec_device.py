@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -116,6 +117,20 @@ def test_golden_files_decode_to_their_symbols(config, monkeypatch):
             assert torch.equal(decoded_latent(codec, data), expected)
 
 
+def one_bit_for_the_checksum(codec: aicr_ext.Codec, header: container.Header, coded: list[bytes]) -> tuple[int, int]:
+    """Stream and byte whose lowest bit, flipped, nothing but the checksum shows; sought from the ends of streams on."""
+    for back, stream in product(range(1, 100), range(len(coded))):
+        changed = [bytearray(part) for part in coded]
+        changed[stream][-back] ^= 1
+        try:
+            codec.decompress(container.pack(header, [bytes(part) for part in changed]))
+        except errors.ChecksumError:
+            return stream, len(coded[stream]) - back
+        except errors.BitstreamError:
+            pass
+    raise AssertionError("no flipped bit leads to the checksum")
+
+
 @requires_emulation
 def test_damage_is_the_same_error_at_the_end(codec, photos, monkeypatch):
     monkeypatch.setattr(streams, "STREAM_BYTES", 300)
@@ -126,16 +141,19 @@ def test_damage_is_the_same_error_at_the_end(codec, photos, monkeypatch):
     codec.networks["synthesis"].register_forward_pre_hook(lambda _, args: made.append(len(args[0])))
     rng = np.random.default_rng(5)
     found = set()
-    for number in range(12):
+    for number in range(13):
         stream = number % len(coded)
         changed = [bytearray(part) for part in coded]
-        match number % 3:
+        match number % 3 if number < 12 else 3:
             case 0:
                 changed[stream][0] = 7
             case 1:
                 changed[stream][rng.integers(len(changed[stream]))] ^= 1 << rng.integers(8)
             case 2:
                 changed[stream] += b"\0"
+            case 3:
+                stream, byte = one_bit_for_the_checksum(codec, header, coded)
+                changed[stream][byte] ^= 1
         damaged = container.pack(header, [bytes(part) for part in changed])
         texts = []
         for device in (False, True):
