@@ -92,3 +92,21 @@ def poisoned_memory() -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.utils.deterministic.fill_uninitialized_memory = before[1]
+
+
+#: What a depthwise convolution refuses: changes of (x (1, 4, 6, 7), weight (4, 1, 3, 3), bias (4,)), and the message.
+BAD_DEPTHWISE_ARGUMENTS = [
+    ({0: torch.zeros(4, 6, 7)}, r"x must be \(B, C, H, W\), got 3"),
+    ({1: torch.zeros(4, 1, 3, 5)}, r"weight must have the shape \(4, 1, 3, 3\), got 4 dimension\(s\) of other"),
+    ({1: torch.zeros(4, 1, 3, 3).half()}, "weight must be float32 or of the dtype of x, got Half"),
+    ({2: torch.zeros(5)}, r"bias must have the shape \(4,\), got 1 dimension\(s\) of another size"),
+    ({0: torch.zeros(1, 4, 6, 7).int(), 2: None}, "depthwise_conv3x3"),
+]
+
+
+def refuses_depthwise(operator: Callable[..., object], change: dict[int, object], message: str) -> None:
+    args = [torch.zeros(1, 4, 6, 7), torch.zeros(4, 1, 3, 3), torch.zeros(4)]
+    for place, value in change.items():
+        args[place] = value
+    with pytest.raises(RuntimeError, match=message):
+        operator(*args)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
-from op_cases import assert_no_worse, assert_same_bits, cut_into_strips, poisoned_memory, requires_ops, with_threads
+from op_cases import (
+    assert_no_worse,
+    assert_same_bits,
+    cut_into_strips,
+    poisoned_memory,
+    requires_ops,
+    with_threads,
+    without_avx512_for_torch,
+)
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -260,12 +264,9 @@ def test_blocks_are_as_accurate_as_without_it(monkeypatch):
 @requires_ops
 def test_processors_that_may_not_use_it():
     """What keeps torch off AVX-512 turns the kernel off, too, and its callers go on without."""
-    program = (
+    without_avx512_for_torch(
         "import torch; from aicr_ext.ops import pointwise_convolution, pointwise_tiles; "
         "x, w = torch.ones(1, 8, 2, 2).bfloat16(), torch.ones(4, 8, 1, 1).bfloat16(); "
         "assert not torch.ops.aicr_ext.has_pointwise_tiles() and not pointwise_tiles.multiplies(x); "
         "assert torch.equal(pointwise_convolution(x, w), torch.full((1, 4, 2, 2), 8.0).bfloat16())"
     )
-    env = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2"}
-    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

@@ -2,7 +2,7 @@
 
 Only on a CPU do torch's own keep a channels-last map so. Elsewhere the result is NCHW, and so is every sum of a
 residual block behind it, while the convolutions of the block want channels-last and copy. Here it is one copy. On a CPU
-torch's pixel_unshuffle of a channels-last map takes about three times as long as a copy for each of the few offsets.
+torch's pixel_unshuffle of a channels-last map takes two to four times as long as a copy for each of the few offsets.
 """
 
 from __future__ import annotations

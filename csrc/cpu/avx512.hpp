@@ -15,7 +15,7 @@ inline bool has_avx512() {
     const char* limit = std::getenv("ATEN_CPU_CAPABILITY");
     return (limit == nullptr || std::string(limit) == "avx512") && __builtin_cpu_supports("avx512f") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl");
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd");
   }();
   return supported;
 #else
