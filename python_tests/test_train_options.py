@@ -17,12 +17,13 @@ from aicr_ext.train.options import CONFIGS, merge, parse_setting
 
 
 def test_the_configs_are_known():
-    assert set(CONFIGS) == {"clean", "noise", "weather", "everything", "quick", "paper", "tone", "latent", "aicr-t"}
+    by_damage = {"clean", "noise", "weather", "everything"}
+    assert set(CONFIGS) == by_damage | {"quick", "paper", "tone", "latent", "gate", "aicr-t"}
 
 
 @pytest.mark.parametrize("config", sorted({*CONFIGS} - {"tone", "latent"}))
 def test_every_config_trains(config, photographs, tmp_path, tiny, toned):
-    model = toned if config == "aicr-t" else tiny  # it freezes a part that others have not
+    model = toned if config in ("aicr-t", "gate") else tiny  # they name a part that others have not
     changes = {"model": model, "stages": [[1.0, 4, 64]], "max_steps": 2, "report_every": 1, "precision": "float32"}
     train(TrainingOptions.from_config(photographs, tmp_path / "run", config, changes))
     assert [e["step"] for e in log_of(tmp_path / "run") if "loss" in e] == [1, 2]
@@ -41,7 +42,8 @@ def test_what_the_configs_say():
     assert set(of("noise").mixture.kinds) == {"gaussian_noise"}
     assert set(of("weather").mixture.kinds) == {"haze", "rain", "snow"}
     assert len(of("everything").mixture.kinds) == len(of("aicr-t").mixture.kinds) == 9
-    assert {of(config).knee for config in ("noise", "weather", "everything", "aicr-t")} == {3.0}
+    assert of("gate").only == ("analysis.gate",)
+    assert {of(config).knee for config in ("noise", "weather", "everything", "gate", "aicr-t")} == {3.0}
     paper = of("paper")
     assert (paper.model, paper.optimiser, paper.learning_rate, paper.final_rate) == ("aicr-s", "adam", 1e-4, 1e-7)
     assert (paper.clip, paper.steps_per_batch, paper.qualities, paper.balance) == (0.1, 2, "pairs", False)

@@ -14,9 +14,9 @@ from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import get_config
 from aicr_ext.model.initialise import initialise
 from aicr_ext.train import TrainingOptions, train
-from aicr_ext.train.loop import as_model
 from aicr_ext.train.mixture import Mixture
 from aicr_ext.train.restoration import Restoration, latent_loss, tone_loss
+from aicr_ext.train.start import as_model
 
 DARK = Mixture(clean=0.0, alone=1.0, kinds={"low_light": 1.0})
 
@@ -118,9 +118,21 @@ def test_frozen_parts_stay_as_they_are(optimiser, start, photographs, tmp_path):
     assert 'freeze = ["analysis.tone", "synthesis.tail"]' in (tmp_path / "run" / "config.toml").read_text()
 
 
+def test_parts_that_are_trained_alone(start, photographs, tmp_path):
+    options = short(photographs, tmp_path / "run", model=TONED.name, start=start, mixture=DARK)
+    options = replace(options, only=("analysis.gate", "synthesis.head"), freeze=("analysis.gate.around",))
+    moved = changed(load_model(start), load_model(train(options)))
+    assert any(name.startswith("analysis.gate.head") for name in moved)
+    assert any(name.startswith("synthesis.head") for name in moved)
+    assert all(name.startswith(("analysis.gate.", "synthesis.head.", "hyper_prior.table")) for name in moved)
+    assert not any(name.startswith("analysis.gate.around") for name in moved)
+
+
 def test_only_parts_that_there_are_can_be_frozen(start, photographs, tmp_path):
     with pytest.raises(ValueError, match=r"freeze: tiny-toned has no part 'analysis.ton'; among .* analysis.tone,"):
         train(short(photographs, tmp_path / "run", model=TONED.name, start=start, freeze=["analysis.ton"]))
+    with pytest.raises(ValueError, match=r"only: tiny-toned has no part 'gate'; among .* analysis.gate,"):
+        train(short(photographs, tmp_path / "run", model=TONED.name, start=start, only=["gate"]))
     with pytest.raises(TypeError, match=r"freeze: expected a list of texts, got 'analysis.tone'"):
         short(photographs, tmp_path / "run", freeze="analysis.tone")
 
@@ -135,16 +147,24 @@ def test_latent_needs_weights_to_start_from(tiny, photographs, tmp_path):
         train(short(photographs, tmp_path / "run", objective="latent"))
 
 
-def test_clean_weights_get_a_tone_field_that_does_nothing_yet():
+@pytest.mark.parametrize("without", [{"tone_field": False, "shortcut_gate": False}, {"shortcut_gate": False}], ids=str)
+def test_older_weights_get_parts_that_do_nothing_yet(without):
     torch.manual_seed(0)
-    old = AICR("aicr-t-clean")
+    wanted = get_config("aicr-t")
+    old = AICR(replace(wanted, name="older", wire_id=90, **without))
     initialise(old)
-    new = as_model("aicr-t", old)
-    assert new.config == get_config("aicr-t")
-    assert as_model("aicr-t", new) is new
+    new = as_model(wanted, old)
+    assert new.config == wanted
+    assert as_model(wanted, new) is new
     picture, quality = torch.rand(1, 3, 64, 64), torch.tensor([20])
     with torch.no_grad():
         torch.testing.assert_close(new.eval()(picture, quality), old.eval()(picture, quality))
-    for other in (AICR(TONED), AICR(replace(get_config("aicr-t"), blocks=(1, 1, 1)))):
+
+
+def test_weights_of_another_shape_are_no_start():
+    wanted = get_config("aicr-t")
+    for other in (AICR(TONED), AICR(replace(wanted, blocks=(1, 1, 1)))):
         with pytest.raises(ValueError, match="start: expected weights of aicr-t, got those of"):
-            as_model("aicr-t", other)
+            as_model(wanted, other)
+    with pytest.raises(ValueError, match="start: expected weights of aicr-t-clean, got those of aicr-t"):
+        as_model(get_config("aicr-t-clean"), AICR(wanted))

@@ -32,6 +32,7 @@ class ModelConfig:
         fusion: widths of the prior fusion after its input, in multiples of N (the last is its output).
         context: widths of the spatial prior after its input, in multiples of N (the last is its output).
         linear_shortcut: 16x16 linear transforms beside analysis and synthesis (principal components at first).
+        shortcut_gate: a factor on every component of the analysis' linear shortcut (:class:`ShortcutGate`).
         tone_field: the analysis begins with a slowly varying map of colours (:class:`ToneField`).
         lambdas: rate-distortion trade-off of quality 0 and of quality 63.
     """
@@ -51,6 +52,7 @@ class ModelConfig:
     fusion: tuple[float, ...] = (2, 3)
     context: tuple[float, ...] = (3, 2, 2)
     linear_shortcut: bool = False
+    shortcut_gate: bool = False
     tone_field: bool = False
     lambdas: tuple[float, float] = (128.0, 2048.0)
 
@@ -97,6 +99,7 @@ CONFIGS = {
             fusion=(2,),
             context=(1.25, 2),
             linear_shortcut=True,
+            shortcut_gate=True,
             tone_field=True,
             lambdas=(32.0, 2048.0),
         ),
@@ -106,7 +109,9 @@ CONFIGS = {
 
 # aicr-t as it was before it restored: trained on clean pictures only, which it codes in fewer bits. It is also the
 # baseline that restoring weights are compared with.
-CONFIGS["aicr-t-clean"] = replace(CONFIGS["aicr-t"], name="aicr-t-clean", wire_id=4, tone_field=False)
+CONFIGS["aicr-t-clean"] = replace(
+    CONFIGS["aicr-t"], name="aicr-t-clean", wire_id=4, shortcut_gate=False, tone_field=False
+)
 
 
 def get_config(name: str) -> ModelConfig:

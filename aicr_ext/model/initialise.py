@@ -36,6 +36,9 @@ def initialise(model: AICR) -> None:
                 part.project_out.weight.mul_(0.3)
     if model.analysis.tone is not None:
         model.analysis.tone.head.weight.zero_()
+    if model.config.shortcut_gate:
+        model.analysis.gate.around.weight.fill_(1 / 9)
+        model.analysis.gate.head.weight.zero_()
     if model.config.linear_shortcut:
         model.analysis.head.weight.mul_(0.05)
         model.synthesis.tail[0].weight.mul_(0.05)

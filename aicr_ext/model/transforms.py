@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from aicr_ext import ops
 from aicr_ext.model.config import QUALITIES, ModelConfig
 from aicr_ext.model.layers import HybridBlock
+from aicr_ext.model.shortcut import ShortcutGate
 from aicr_ext.nn import GELU, PointwiseConv2d, SteadyConv2d
 from aicr_ext.ops.autocast import has_autocast
 
@@ -179,6 +180,7 @@ class Analysis(nn.Module):
         if config.linear_shortcut:
             low, high = config.lambdas
             self.linear = PointwiseConv2d(3 * 256, config.latent)
+            self.gate = ShortcutGate(widths[-1], config.latent) if config.shortcut_gate else None
             self.scale = _rate_scale(config, (1 / step_size(low), 1 / step_size(high)))
         else:
             self.linear = None
@@ -200,7 +202,8 @@ class Analysis(nn.Module):
                 h = (h * scale).to(h.dtype)
         y = self.head(h).float()
         if self.linear is not None:
-            y = (y + linear_float32(self.linear, ops.pixel_unshuffle(x, 16, torch.channels_last))) * scale
+            linear = linear_float32(self.linear, ops.pixel_unshuffle(x, 16, torch.channels_last))
+            y = (y + (linear if self.gate is None else linear * self.gate(h, linear))) * scale
         if taps is not None:
             taps.append(y)
         return y

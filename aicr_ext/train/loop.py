@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ from aicr_ext.train.options import TrainingOptions
 from aicr_ext.train.parallel import Group
 from aicr_ext.train.plot import draw
 from aicr_ext.train.restoration import Restoration
+from aicr_ext.train.start import as_model, freeze
 from aicr_ext.train.state import changed_options, load_state, save_state
 from aicr_ext.train.validation import clean_batch, split, trials
 
@@ -79,39 +79,6 @@ def train(options: TrainingOptions, say: Callable[[str], None] | None = None, ba
     return run.weights
 
 
-def as_model(name: str, model: AICR) -> AICR:
-    """Weights to start from as the model ``name``; where they have no tone field, they get one that does nothing yet.
-
-    Raises:
-        ValueError: they are of another shape.
-    """
-    wanted = get_config(name)
-    if model.config == wanted:
-        return model
-    only = {"name": model.config.name, "wire_id": model.config.wire_id, "tone_field": model.config.tone_field}
-    if replace(wanted, **only) != model.config or model.config.tone_field:
-        raise ValueError(f"start: expected weights of {name}, got those of {model.config.name}")
-    wider = AICR(wanted)
-    initialise(wider)
-    wider.load_state_dict(model.state_dict(), strict=False)
-    return wider
-
-
-def freeze(model: AICR, parts: Sequence[str]) -> None:
-    """Takes ``requires_grad`` from the parameters below ``parts``, such as ``analysis.tone``.
-
-    Raises:
-        ValueError: a part that the model has not.
-    """
-    for part in parts:
-        frozen = [p for name, p in model.named_parameters() if f"{name}.".startswith(f"{part.rstrip('.')}.")]
-        if not frozen:
-            known = sorted({".".join(name.split(".")[:2]) for name, _ in model.named_parameters()})
-            raise ValueError(f"freeze: {model.config.name} has no part {part!r}; among its parts: {', '.join(known)}")
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-
-
 class _Average:
     """Exponential moving average of the parameters; short at first so that early checkpoints mean something."""
 
@@ -153,7 +120,7 @@ class _Run:
         if options.objective != "rate_distortion":
             self.restoration = Restoration(options.objective, self.model)
             self.restoration.to(self.device)
-        freeze(self.model, options.freeze)
+        freeze(self.model, options.freeze, options.only)
         self.model.to(self.device, memory_format=torch.channels_last).train()
         self.optimiser = build_optimiser(options.optimiser, self.model, options.learning_rate)
         self.average = _Average(self.model, options.decay)
@@ -183,7 +150,7 @@ class _Run:
 
     def _initial_model(self, images: list[Tensor]) -> AICR:
         if self.options.start is not None:
-            return as_model(self.options.model, load_model(self.options.start)).requires_grad_(True)
+            return as_model(get_config(self.options.model), load_model(self.options.start)).requires_grad_(True)
         model = AICR(self.options.model)
         initialise(model)
         if model.config.linear_shortcut and not self.state.exists():

@@ -47,6 +47,7 @@ class TrainingOptions:
         objective: ``"rate_distortion"`` of the whole network, or ``"tone"`` or ``"latent"``, which teach the analysis
             alone (:mod:`aicr_ext.train.restoration`); ``latent`` needs ``start``.
         freeze: parts of the network that stay as they are: beginnings of parameter names, ``"analysis.tone"``.
+        only: parts likewise, of which everything else stays as it is; empty: all are trained.
         balance: multiply the loss of a picture by 16 / sqrt(lambda), so that every quality pulls about equally.
         guidance: weight of the guidance branch, 0 for none; 3.0 as published (ECCV 2022).
         guidance_detach: whether the clean branch is a fixed aim; the published one receives gradients too.
@@ -84,6 +85,7 @@ class TrainingOptions:
     mixture: Mixture = field(default_factory=Mixture)
     objective: str = "rate_distortion"
     freeze: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
     balance: bool = True
     guidance: float = 0.0
     guidance_detach: bool = True
@@ -158,7 +160,7 @@ class TrainingOptions:
         """All fields but ``data`` and ``out`` as plain values."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("data", "out")}
         values["stages"] = [list(stage) for stage in self.stages]
-        values["freeze"] = list(self.freeze)
+        values |= {"freeze": list(self.freeze), "only": list(self.only)}
         values["mixture"] = {f.name: getattr(self.mixture, f.name) for f in dataclasses.fields(self.mixture)}
         values["mixture"]["kinds"] = dict(self.mixture.kinds)
         return values
@@ -225,6 +227,7 @@ _ACCEPTED = {
     "qualities": _Text(QUALITIES),
     "objective": _Text(OBJECTIVES),
     "freeze": _Texts(),
+    "only": _Texts(),
     "balance": _Flag(),
     "guidance": _Number(0, 1000),
     "guidance_detach": _Flag(),
