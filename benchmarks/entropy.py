@@ -79,9 +79,9 @@ def plainly(function: Callable[[], None]) -> None:
 def quantise_and_accept(priors: IntegerPriors, y: Tensor, first: Tensor, second: Tensor) -> None:
     """What encoder and decoder do in both steps besides networks and coder."""
     y, exponent, quant_step = y.permute(0, 2, 3, 1), priors.mean_exponent, first if priors.config.quant_step else None
-    symbols, _ = latent_quantise(y, first, exponent, quant_step)
+    symbols, _ = latent_quantise(y, first, exponent, quant_step, False, priors.zones)
     latent_accept(symbols, first, exponent)
-    symbols_of_second, _ = latent_quantise(y, second, exponent, quant_step, True)
+    symbols_of_second, _ = latent_quantise(y, second, exponent, quant_step, True, priors.zones)
     latent_scale_index(first, len(exponent))
     values = latent_accept(symbols, first, exponent)
     latent_scale_index(second, len(exponent), True)

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from aicr_ext.codec.latents import Steps
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import ModelConfig
+from aicr_ext.model.entropy import SCALE_LEVELS
 from aicr_ext.model.precision import with_cast_weights
 from aicr_ext.ops import block_paths, blocks
 from aicr_ext.profiling.costs import bytes_moved, flops, tensors_in
@@ -125,6 +126,7 @@ class _NoPriors:
     def __init__(self, config: ModelConfig, y: Tensor) -> None:
         self.config = config
         self.mean_exponent = torch.empty(config.latent, dtype=torch.int32, device="meta")
+        self.zones = torch.empty(SCALE_LEVELS, device="meta")
         self._first, self._second = (
             torch.empty(len(y), *y.shape[2:], kinds * config.latent, dtype=torch.int16, device="meta")
             for kinds in (3 if config.quant_step else 2, 2)

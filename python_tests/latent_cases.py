@@ -22,6 +22,9 @@ SHAPES = [
     ((1, 2, 3, 0), 0),
 ]
 
+#: Of the levels: from nothing, which is plain rounding, to several steps.
+ZONES = torch.linspace(0, 4, 128)
+
 
 def drawn(shape: tuple[int, ...], width: int, seed: int = 0) -> dict[str, Tensor]:
     """All that the operators take, for latents of this shape and parameters of so many channels."""
@@ -59,7 +62,8 @@ def calls_of(given: dict[str, Tensor]) -> Iterator[tuple[str, tuple]]:
     for second in (False, True):
         yield "latent_scale_index", (parameters, len(exponent), second)
         for steps in (None, step):
-            yield "latent_quantise", (y, parameters, exponent, steps, second)
+            yield "latent_quantise", (y, parameters, exponent, steps, second, None)
+        yield "latent_quantise", (y, parameters, exponent, step, second, ZONES)
         yield "latent_accept", (symbols, parameters, exponent, values if second else None)
     for steps in (None, step):
         yield "latent_dequantise", (values, exponent, steps)

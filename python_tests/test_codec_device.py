@@ -186,7 +186,8 @@ def nowhere() -> tuple[AICR, IntegerPriors, TableSet]:
 
     for step in (*priors._hyper, *priors._fusion, *priors._spatial):
         move(step, set())
-    priors._table, priors.mean_exponent = priors._table.to("meta"), priors.mean_exponent.to("meta")
+    for name in ("_table", "mean_exponent", "zones"):
+        setattr(priors, name, getattr(priors, name).to("meta"))
     return model.to("meta"), priors, tables
 
 

@@ -186,7 +186,7 @@ def test_the_calls_are_those_of_the_network(calls):
     quantise, accept, index = (f"aicr_ext::latent_{name}" for name in ("quantise", "accept", "scale_index"))
     assert steps["encode"] == [quantise, accept, quantise]
     assert steps["decode"] == [index, accept, index, accept, "aicr_ext::latent_dequantise"]
-    assert calls["encode steps"][0].bytes == 32 * 192 * (4 + 2 * 2) + 192 * 4 + 32 * 96 * 3
+    assert calls["encode steps"][0].bytes == 32 * 192 * (4 + 2 * 2) + (192 + 128) * 4 + 32 * 96 * 3
 
 
 @requires_ops

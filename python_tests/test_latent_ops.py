@@ -104,6 +104,30 @@ def test_a_step_by_hand():
     assert latent_dequantise(values, exponent, parameters).tolist() == [[[[9.0, 2.5], [-1.75, -3.5]]]]
 
 
+def test_dead_zones_are_those_of_the_levels():
+    numbers = [0.49, 0.51, 0.69, 0.71, 1.4, 1.6, -0.69, -0.71, math.nan, 0.0]
+    y = torch.tensor(numbers).view(1, 1, 1, -1).repeat(1, 2, 1, 2)
+    parameters, exponent = torch.zeros(1, 2, 1, 40, dtype=torch.int16), torch.zeros(20, dtype=torch.int32)
+    parameters[..., 10:20] = 8518  # of the upper half: level 127
+    zones = torch.zeros(128)
+    zones[44], zones[127] = 0.7, 1.5
+    symbols, index = latent_quantise(y, parameters, exponent, zones=zones)
+    assert index.tolist() == [44] * 10 + [127] * 10
+    assert symbols[:10].tolist() == [0, 0, 0, 1, 1, 2, 0, -1, -32767, 0]
+    assert symbols[10:].tolist() == [0, 0, 0, 0, 0, 2, 0, 0, -32767, 0]
+
+
+def test_zones_of_the_codec_are_those_of_the_network():
+    levels = torch.linspace(entropy.LOG_SCALE_MIN, entropy.LOG_SCALE_MAX, 128)
+    zones = entropy.dead_zone(levels)
+    assert 0.7 < zones[0] < 0.75
+    assert 0.5 <= zones[-1] < 0.501
+    assert (zones.diff() <= 1e-7).all()
+    residual = torch.tensor([0.72, 0.76, 0.6, -0.51, 1.51])
+    scales = torch.tensor([levels[0], levels[0], levels[60], levels[127], levels[0]])
+    assert entropy.quantised(residual, scales).tolist() == [0, 1, float(zones[60] <= 0.6), -1, 2]
+
+
 def test_what_is_no_number_is_still_a_symbol():
     y = torch.tensor([math.nan, math.inf, -math.inf, 1e9]).view(1, 1, 1, 4).repeat(1, 2, 1, 1)
     parameters, exponent = torch.zeros(1, 2, 1, 8, dtype=torch.int16), torch.zeros(4, dtype=torch.int32)
@@ -150,6 +174,8 @@ def test_definitions_serve_where_no_kernel_is():
         ("latent_quantise", {0: torch.zeros(2, 3, 4, 16)}, "parameters must have the pictures, rows and columns of y"),
         ("latent_quantise", {2: torch.zeros(15).int()}, r"exponent must have the shape \(16,\)"),
         ("latent_quantise", {3: torch.zeros(2, 3, 5, 9).short()}, "step must have at least 16 channels, got 9"),
+        ("latent_quantise", {5: torch.zeros(127)}, r"zones must have the shape \(128,\)"),
+        ("latent_quantise", {5: torch.zeros(128).double()}, "zones must be Float, got Double"),
         ("latent_accept", {0: torch.zeros(241).short()}, r"symbols must have the shape \(240,\)"),
         ("latent_accept", {0: torch.zeros(240).int()}, "symbols must be Short, got Int"),
         ("latent_accept", {2: torch.zeros(2, 2).int()}, r"exponent must have the shape \(C,\), got 2"),

@@ -41,7 +41,7 @@ class Steps:
         """Symbols of the current step of y (B, N, h, w), and :meth:`index`."""
         y = y.permute(0, 2, 3, 1).float()
         exponent, second = self._priors.mean_exponent, self._values is not None
-        return latent_quantise(y, self._parameters, exponent, self._quant_step, second)
+        return latent_quantise(y, self._parameters, exponent, self._quant_step, second, self._priors.zones)
 
     def open_second(self, symbols: Tensor) -> None:
         """Takes the symbols of the first step in, and goes on to the second one."""

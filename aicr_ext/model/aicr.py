@@ -17,6 +17,7 @@ from aicr_ext.model.entropy import (
     SpatialPrior,
     exponents,
     gaussian_bits,
+    quantised,
 )
 from aicr_ext.model.transforms import Analysis, Synthesis
 
@@ -87,6 +88,7 @@ class AICR(nn.Module):
     def forward(self, x: Tensor, quality: Tensor, taps: list[Tensor] | None = None) -> Output:
         """The relaxed codec of training: noise for the rate, straight-through rounding for the picture.
 
+        In evaluation mode both are of the symbols that the codec codes, but for its integers.
         ``taps`` is for :meth:`Analysis.forward`.
         """
         y = self.analysis(x, quality, taps)
@@ -98,13 +100,15 @@ class AICR(nn.Module):
         if step is not None:
             y = y / step
         first = checkerboard(y.shape[1], h, w, y.device)
-        y_first = (round_ste(y - mean) + mean) * first
+        rounded = (lambda residual, _: round_ste(residual)) if self.training else quantised
+        y_first = (rounded(y - mean, log_scale) + mean) * first
         log_scale_2, mean_2 = self.second_parameters(y_first, parameters).chunk(2, 1)
         log_scale = torch.where(first, log_scale, log_scale_2)
         mean = torch.where(first, mean, mean_2)
         residual = y - mean
-        noisy = residual + torch.rand_like(residual) - 0.5 if self.training else torch.round(residual)
-        y_hat = round_ste(residual) + mean
+        coded = rounded(residual, log_scale)
+        noisy = residual + torch.rand_like(residual) - 0.5 if self.training else coded
+        y_hat = coded + mean
         if step is not None:
             y_hat = y_hat * step
         pixels = x.shape[2] * x.shape[3]

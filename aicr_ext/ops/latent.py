@@ -52,17 +52,23 @@ def latent_scale_index(parameters: Tensor, channels: int, second: bool = False) 
 
 
 def latent_quantise(
-    y: Tensor, parameters: Tensor, exponent: Tensor, step: Tensor | None = None, second: bool = False
+    y: Tensor,
+    parameters: Tensor,
+    exponent: Tensor,
+    step: Tensor | None = None,
+    second: bool = False,
+    zones: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Symbols and table indices of a step: y / step - mean, rounded to nearest (ties to even), within ± 32767.
 
-    Where the index is 0 the scale is too small to be coded, and the symbol is 0. What is not a number becomes the lower
-    limit.
+    Where the index is 0 the scale is too small to be coded, and the symbol is 0; so it is where the magnitude is below
+    the zone of the index. What is not a number becomes the lower limit.
 
     Args:
         y: (B, H, W, C) float32.
         parameters, exponent, step: as the module says; no ``step`` is a step of 1.
         second: whether of the second step.
+        zones: (128,) float32, half the width of the dead zone of each level; none: what rounds to 0 becomes 0.
 
     Returns:
         symbols, int16, and :func:`latent_scale_index`, each (B · H · W · C / 2,).
@@ -71,8 +77,8 @@ def latent_quantise(
         RuntimeError: shapes or dtypes that do not fit.
     """
     if not has_kernel(y.device.type):
-        return latent_quantise_reference(y, parameters, exponent, step, second)
-    return torch.ops.aicr_ext.latent_quantise(y, parameters, exponent, step, second)
+        return latent_quantise_reference(y, parameters, exponent, step, second, zones)
+    return torch.ops.aicr_ext.latent_quantise(y, parameters, exponent, step, second, zones)
 
 
 def latent_accept(symbols: Tensor, parameters: Tensor, exponent: Tensor, values: Tensor | None = None) -> Tensor:
@@ -121,7 +127,7 @@ def _fake_scale_index(parameters, channels, second):
     return parameters.new_empty(_half(parameters, channels), dtype=torch.uint8)
 
 
-def _fake_quantise(y, parameters, exponent, step, second):
+def _fake_quantise(y, parameters, exponent, step, second, zones):
     size = _half(parameters, y.shape[-1])
     return y.new_empty(size, dtype=torch.int16), y.new_empty(size, dtype=torch.uint8)
 

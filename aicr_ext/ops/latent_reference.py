@@ -44,7 +44,7 @@ def latent_scale_index_reference(parameters: Tensor, channels: int, second: bool
 
 
 def latent_quantise_reference(
-    y: Tensor, parameters: Tensor, exponent: Tensor, step: Tensor | None, second: bool
+    y: Tensor, parameters: Tensor, exponent: Tensor, step: Tensor | None, second: bool, zones: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """As :func:`aicr_ext.ops.latent.latent_quantise`."""
     index = latent_scale_index_reference(parameters, y.shape[-1], second)
@@ -53,7 +53,10 @@ def latent_quantise_reference(
     residual = _of_step(scaled - _real(mean, exponent), second).flatten()
     # fmax and fmin return the limit for what is no number.
     symbols = torch.round(residual.fmax(residual.new_tensor(-_SYMBOL_LIMIT)).fmin(residual.new_tensor(_SYMBOL_LIMIT)))
-    return torch.where(index > 0, symbols, 0).to(torch.int16), index
+    dead = index == 0
+    if zones is not None:
+        dead = dead | (residual.abs() < zones.double()[index.long()])
+    return torch.where(dead, 0, symbols).to(torch.int16), index
 
 
 def latent_accept_reference(symbols: Tensor, parameters: Tensor, exponent: Tensor, values: Tensor | None) -> Tensor:

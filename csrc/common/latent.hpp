@@ -20,12 +20,16 @@ struct LatentStep {
   const int32_t* exponent;    // [channels]
   int64_t step_channels;
   const int16_t* step;  // [pixels][step_channels], or null
+  const float* zones;   // [kScaleLevels], or null
 };
+
+constexpr int32_t kScaleLevels = 128;
 
 // The level of scale nearest to a log standard deviation with exponent 11. Level 0 is log .11, and there are
 // 127 / (log 64 - log .11) of them to a unit of the logarithm.
 AICR_HOST_DEVICE inline int32_t scale_level(int32_t log_scale) {
-  constexpr int32_t kLowest = -4520, kLevelsPerUnit = 40856, kShift = 22, kLast = 127;
+  constexpr int32_t kLowest = -4520, kLevelsPerUnit = 40856, kShift = 22;
+  constexpr int32_t kLast = kScaleLevels - 1;
   const int32_t above = log_scale > kLowest ? log_scale - kLowest : 0;
   const int32_t level = (above * kLevelsPerUnit + (int32_t{1} << (kShift - 1))) >> kShift;
   return level < kLast ? level : kLast;
@@ -51,6 +55,12 @@ AICR_HOST_DEVICE inline int32_t nearest_symbol(double residual) {
   residual = residual > -kLimit ? residual : -kLimit;  // also what is no number
   residual = residual < kLimit ? residual : kLimit;
   return static_cast<int32_t>(rint(residual));
+}
+
+// The same, but 0 where the level is 0, whose symbols are not coded, and within the dead zone of a level.
+AICR_HOST_DEVICE inline int32_t coded_symbol(double residual, int32_t level, const float* zones) {
+  const bool dead = level == 0 || (zones != nullptr && fabs(residual) < zones[level]);
+  return dead ? 0 : nearest_symbol(residual);
 }
 
 // The value of a symbol, with this exponent.

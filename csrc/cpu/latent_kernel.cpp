@@ -48,8 +48,8 @@ AICR_VECTOR_CLONES void latent_quantise_run(const LatentStep& task, const float*
     uint8_t* own_index = index + pixel * half;
     levels(scales_of(task, pixel) + begin, half, own_index);
     const auto symbol = [&](int64_t c, double scaled) AICR_INLINE_LAMBDA {
-      const int32_t nearest = nearest_symbol(scaled - mean[c] * unit_of(exponent[c]));
-      own_symbols[c] = static_cast<int16_t>(own_index[c] == 0 ? 0 : nearest);
+      const double residual = scaled - mean[c] * unit_of(exponent[c]);
+      own_symbols[c] = static_cast<int16_t>(coded_symbol(residual, own_index[c], task.zones));
     };
     if (task.step == nullptr) {
       for (int64_t c = 0; c < half; ++c) symbol(c, own_y[c]);

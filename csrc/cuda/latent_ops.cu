@@ -93,8 +93,8 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = 0; i < V; ++i) {
     double scaled = numbers.values[i];
     if (task.step != nullptr) scaled /= quantiser_step(steps.values[i]);
-    const int32_t symbol = nearest_symbol(scaled - means.values[i] * unit_of(exponents.values[i]));
-    nearest.values[i] = static_cast<int16_t>(levels.values[i] == 0 ? 0 : symbol);
+    const double residual = scaled - means.values[i] * unit_of(exponents.values[i]);
+    nearest.values[i] = static_cast<int16_t>(coded_symbol(residual, levels.values[i], task.zones));
   }
   store(nearest, symbols + to);
   store(levels, index + to);

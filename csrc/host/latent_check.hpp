@@ -7,6 +7,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include "common/latent.hpp"
 #include "host/integer_check.hpp"
 #include "host/integer_shape.hpp"
 
@@ -52,7 +53,7 @@ inline void check_latent_scale_index(const Tensor& parameters, int64_t channels)
 }
 
 inline void check_latent_quantise(const Tensor& y, const Tensor& parameters, const Tensor& exponent,
-                                  const std::optional<Tensor>& step) {
+                                  const std::optional<Tensor>& step, const std::optional<Tensor>& zones) {
   const char* op = "latent_quantise";
   check_map(op, "y", y, ScalarType::Float, y);
   check_even(op, y.size(3));
@@ -61,6 +62,10 @@ inline void check_latent_quantise(const Tensor& y, const Tensor& parameters, con
   check_channels(op, "parameters", parameters, 2 * y.size(3));
   check_per_channel(op, "exponent", exponent, y.size(3), y);
   check_step(op, step, "y", y);
+  if (!zones.has_value()) return;
+  check_integer(op, "zones", *zones, ScalarType::Float, y);
+  STD_TORCH_CHECK(zones->dim() == 1 && zones->size(0) == kScaleLevels, op, ": zones must have the shape (",
+                  kScaleLevels, ",)");
 }
 
 inline void check_latent_accept(const Tensor& symbols, const Tensor& parameters, const Tensor& exponent,

@@ -14,7 +14,7 @@ namespace aicr {
 
 // The tensors of a step, dense, and where they lie.
 struct DenseLatentStep {
-  std::optional<torch::stable::Tensor> parameters, exponent, step;
+  std::optional<torch::stable::Tensor> parameters, exponent, step, zones;
   LatentStep task{};
 
   // `map` has the pictures, rows and columns.
@@ -41,6 +41,12 @@ struct DenseLatentStep {
     step = torch::stable::contiguous(*given);
     task.step_channels = given->size(3);
     task.step = step->const_data_ptr<int16_t>();
+  }
+
+  void set_zones(const std::optional<torch::stable::Tensor>& given) {
+    if (!given.has_value()) return;
+    zones = torch::stable::contiguous(*given);
+    task.zones = zones->const_data_ptr<float>();
   }
 };
 
