@@ -47,8 +47,8 @@ KINDS = {
     "gaussian_noise": "Gaussian noise",
     "jpeg": "JPEG",
 }
-#: Of pictures that others degraded.
-QUALITY = "32"
+#: Whose points stand in the tables of noise, and that of pictures that others degraded.
+QUALITIES, QUALITY = ("0", "31", "63"), "32"
 
 Row = dict[str, str]
 
@@ -131,7 +131,7 @@ def _noise_rows(of: Evaluation, shown: Sequence[str], rivals: Sequence[str], cal
         (given,) = of.points(degradation=degradation, codec="input")
         row = [called(degradation.partition("=")[2]), f"{float(given['psnr']):.2f}"]
         for codec in shown:
-            points = of.points(degradation=degradation, codec=codec)
+            points = [p for p in of.points(degradation=degradation, codec=codec) if p["quality"] in QUALITIES]
             row.append(", ".join(f"{float(p['bpp']):.2f}/{float(p['psnr']):.2f}" for p in points))
         ours = {"degradation": degradation, "codec": "aicr-t"}
         row += [_signed(of.difference("bd_psnr", **ours, against=rival), 2) for rival in rivals]

@@ -14,6 +14,7 @@ from PIL import Image, features
 
 import aicr_ext
 from aicr_ext.codec import container
+from aicr_ext.model.entropy import PRICE
 
 from .text import check_options
 
@@ -57,7 +58,8 @@ class ModelCodec:
         self.name = name or Path(model).stem
         self.qualities: Sequence[int] = QUALITIES
         self.weight_hash = self.codec.weight_hash.hex()
-        self.identity = f"{self.codec.name}, weights {self.weight_hash[:16]}, format {container.VERSION}"
+        weights = f"weights {self.weight_hash[:16]}"
+        self.identity = f"{self.codec.name}, {weights}, format {container.VERSION}, dead zone {PRICE:g}"
         if self.codec.precision != "float32":
             self.identity += f", {self.codec.precision}"
 
