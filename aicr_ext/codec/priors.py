@@ -22,17 +22,9 @@ from aicr_ext.codec.fixed_point import (
     linear,
     per_channel,
 )
+from aicr_ext.codec.tables import gaussian_sigmas
 from aicr_ext.model.aicr import AICR
-from aicr_ext.model.entropy import (
-    LOG_SCALE_MAX,
-    LOG_SCALE_MIN,
-    SCALE_LEVELS,
-    DepthConv,
-    FeedForwardAdd,
-    FeedForwardGate,
-    ResidualUpsample,
-    dead_zone,
-)
+from aicr_ext.model.entropy import DepthConv, FeedForwardAdd, FeedForwardGate, ResidualUpsample, dead_zone
 from aicr_ext.ops.integer import integer_asinh, integer_gate, integer_sum
 from aicr_ext.ops.latent_reference import LOG_EXPONENT
 
@@ -66,7 +58,7 @@ class IntegerPriors:
         device = self.mean_exponent.device
         self._table = asinh_table().to(device)
         #: Dead zone of each scale level, for the encoder.
-        self.zones = dead_zone(torch.linspace(LOG_SCALE_MIN, LOG_SCALE_MAX, SCALE_LEVELS)).to(device)
+        self.zones = dead_zone(torch.from_numpy(gaussian_sigmas()).log()).float().to(device)
         n = self.config.latent
         logs = torch.full((n * (2 if self.config.quant_step else 1),), LOG_EXPONENT, device=device)
         first = torch.cat([logs, self.mean_exponent])

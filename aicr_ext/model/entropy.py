@@ -22,6 +22,7 @@ __all__ = [
     "DEFAULT_EXPONENT",
     "LOG_SCALE_MAX",
     "LOG_SCALE_MIN",
+    "PRICE",
     "SCALE_LEVELS",
     "FactorizedPrior",
     "HyperDecoder",

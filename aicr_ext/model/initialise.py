@@ -36,7 +36,7 @@ def initialise(model: AICR) -> None:
                 part.project_out.weight.mul_(0.3)
     if model.analysis.tone is not None:
         model.analysis.tone.head.weight.zero_()
-    if model.config.shortcut_gate:
+    if model.analysis.gate is not None:
         model.analysis.gate.around.weight.fill_(1 / 9)
         model.analysis.gate.head.weight.zero_()
     if model.config.linear_shortcut:

@@ -183,7 +183,7 @@ class Analysis(nn.Module):
             self.gate = ShortcutGate(widths[-1], config.latent) if config.shortcut_gate else None
             self.scale = _rate_scale(config, (1 / step_size(low), 1 / step_size(high)))
         else:
-            self.linear = None
+            self.linear = self.gate = None
             self.scale = _rate_scale(config, (0.5, 2.0))
 
     def forward(self, x: Tensor, quality: Tensor, taps: list[Tensor] | None = None) -> Tensor:
