@@ -50,8 +50,8 @@ def gaussian_bits(residual: Tensor, log_scale: Tensor) -> Tensor:
 
 
 #: Bits that the square of a quantiser step is worth to the encoder, against which it weighs those of a symbol. A step
-#: that is optimal at high rate makes it 6 / ln 2 for errors by themselves; those of a dead zone all shrink the latent,
-#: and so add up in the picture. Chosen by ``benchmarks.dead_zone``.
+#: that is optimal at high rate makes it 6 / ln 2 for errors by themselves; more is better, perhaps because those of a
+#: dead zone all shrink the latent and add up in the picture. Chosen by ``benchmarks.dead_zone``.
 PRICE = 40.0
 
 
