@@ -55,12 +55,12 @@ def drawn(weights: np.ndarray, count: int) -> Symbols:
 
 
 def photographed(count: int) -> Symbols:
-    """The symbols of both coding steps of a photograph, repeated."""
+    """The symbols of all coding steps of a photograph, repeated."""
     codec = aicr_ext.Codec()
     picture = torch.from_numpy(np.array(read_image(SAMPLE))).permute(2, 0, 1)
     with torch.no_grad():
         y = codec.latent(picture, 32)
-        steps = coding_steps(codec, torch.round(codec.model.hyper_analysis(y)), y)
+        steps = coding_steps(codec, torch.round(codec.model.hyper_analysis(codec.model.split(y)[0])), y)
     symbols, index = (torch.cat(part).numpy() for part in zip(*steps, strict=True))
     return np.resize(symbols, count), np.resize(index, count)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 
-from aicr_ext.train.data import load_images, principal_components
+from aicr_ext.train.data import load_images, patch_statistics, principal_components
 
 from .timing import print_table
 
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("folder", help="photographs")
     parser.add_argument("--counts", type=int, nargs="+", default=[64, 96, 128, 160, 192, 224, 256])
     args = parser.parse_args()
-    _, _, deviation = principal_components(load_images(args.folder), 768, seed=0)
+    _, _, deviation = principal_components(*patch_statistics(load_images(args.folder), seed=0), 768)
     energy = deviation.double().square()
     print_table(
         [

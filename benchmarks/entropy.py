@@ -23,7 +23,6 @@ from aicr_ext.codec.rans import Decoder, Encoder
 from aicr_ext.codec.tables import gaussian_tables
 from aicr_ext.images import read_image
 from aicr_ext.ops.kernels import plain_torch
-from aicr_ext.ops.latent import latent_accept, latent_dequantise, latent_quantise, latent_scale_index
 
 from .timing import circumstances, measure, measure_together, print_table, write_csv
 
@@ -38,17 +37,18 @@ def row(codec: aicr_ext.Codec, path: Path, quality: int, threads: int) -> dict[s
     y = codec.latent(picture, quality)
     height, width = y.shape[2:]
     priors, tables = codec._priors, codec._hyper_tables
-    z = torch.round(codec.model.hyper_analysis(y))
-    first = priors.first(z, height, width)
-    values = torch.zeros(1, height, width, y.shape[1], dtype=torch.int32)
+    z = torch.round(codec.model.hyper_analysis(codec.model.split(y)[0]))
+    values = torch.zeros(1, height, width, priors.config.latent, dtype=torch.int32)
     streams = encode_latents(codec.model, priors, tables, y)
     size = sum(map(len, streams[0]))
 
-    def networks() -> None:
-        priors.second(values, priors.first(z, height, width))
+    def networks() -> list[Tensor]:
+        first = priors.first(z, height, width)
+        second = priors.second(values, first)
+        return [first, second, *([priors.detail(first, second)] if priors.config.detail else ())]
 
     steps = coding_steps(codec, z, y)
-    both_ways = partial(quantise_and_accept, priors, y, first, priors.second(values, first))
+    both_ways = partial(quantise_and_accept, Parameters(priors, networks()), y, z)
     native, plain = measure_together([networks, partial(plainly, networks)], seconds=1)
     native_steps, plain_steps = measure_together([both_ways, partial(plainly, both_ways)], seconds=0.5)
     encoded = code(steps)
@@ -76,24 +76,41 @@ def plainly(function: Callable[[], None]) -> None:
         function()
 
 
-def quantise_and_accept(priors: IntegerPriors, y: Tensor, first: Tensor, second: Tensor) -> None:
-    """What encoder and decoder do in both steps besides networks and coder."""
-    y, exponent, quant_step = y.permute(0, 2, 3, 1), priors.mean_exponent, first if priors.config.quant_step else None
-    symbols, _ = latent_quantise(y, first, exponent, quant_step, False, priors.zones)
-    latent_accept(symbols, first, exponent)
-    symbols_of_second, _ = latent_quantise(y, second, exponent, quant_step, True, priors.zones)
-    latent_scale_index(first, len(exponent))
-    values = latent_accept(symbols, first, exponent)
-    latent_scale_index(second, len(exponent), True)
-    latent_dequantise(latent_accept(symbols_of_second, second, exponent, values), exponent, quant_step)
+class Parameters:
+    """In place of the entropy networks: what they have given before."""
+
+    def __init__(self, priors: IntegerPriors, found: list[Tensor]) -> None:
+        self.config, self.zones, self.mean_exponent = priors.config, priors.zones, priors.mean_exponent
+        self._found = found
+
+    def first(self, _z: Tensor, _height: int, _width: int) -> Tensor:
+        return self._found[0]
+
+    def second(self, _values: Tensor, _first: Tensor) -> Tensor:
+        return self._found[1]
+
+    def detail(self, _first: Tensor, _second: Tensor) -> Tensor:
+        return self._found[2]
+
+
+def quantise_and_accept(parameters: Parameters, y: Tensor, z: Tensor) -> None:
+    """What encoder and decoder do in all steps besides networks and coder."""
+    encoding, decoding = (Steps(parameters, z, *y.shape[2:]) for _ in range(2))
+    for _ in range(encoding.count):
+        symbols, _ = encoding.quantise(y)
+        encoding.accept(symbols)
+        decoding.index()
+        decoding.accept(symbols)
+    decoding.latents()
 
 
 def coding_steps(codec: aicr_ext.Codec, z: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Symbols and table indices of both steps."""
-    steps = Steps(codec._priors, z, *y.shape[2:])
-    first = steps.quantise(y)
-    steps.open_second(first[0])
-    return [first, steps.quantise(y)]
+    """Symbols and table indices of all steps."""
+    steps, found = Steps(codec._priors, z, *y.shape[2:]), []
+    for _ in range(steps.count):
+        found.append(steps.quantise(y))
+        steps.accept(found[-1][0])
+    return found
 
 
 def code(steps: list[tuple[Tensor, Tensor]]) -> bytes:

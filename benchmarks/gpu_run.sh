@@ -6,7 +6,7 @@
 # builds for the GPU that is there, tests, looks whether files cross devices, benchmarks, profiles, has NVIDIA's tools
 # look at the kernels, runs the other tests, then trains on DATA for the minutes left. Each part has seconds of its own
 # (STEPS below), the most valuable ones come first, and with training all of them together have half of the minutes. OUT,
-# which must be empty, holds in the end what is to be brought back: at most 8 files of 16 MB, 60 MB in all, summary.md
+# which must be empty, holds in the end what is to be brought back: at most 8 files of 16 MiB, 60 MB in all, summary.md
 # among them. What does not fit waits in the run folder for a later call. A step that fails is written down and the next
 # one starts; the results so far are in OUT after every step. The exit code is 0 if all went well, 1 if not, 2 for wrong
 # usage.
@@ -43,7 +43,7 @@ NOT_HERE=77   # what a step answers where the program that it needs is not there
 GRACE=25      # seconds in which a training that is told to stop writes its weights and state
 WRITING=20    # seconds kept for filling OUT
 STARTING=30   # seconds in which the training starts up; its own clock does not count them
-MOST_FILES=8 MOST_MB=60 PART_MB=16
+MOST_FILES=8 MOST_MB=60 PART_MB=16.777216 # 16 MiB
 
 fail() {
   printf 'gpu_run.sh: %s (--help shows the usage)\n' "$1" >&2
@@ -141,7 +141,7 @@ queue() {
   mkdir -p "$RUN/outgoing" || return
   for file in "$RUN"/train/*.safetensors ${SEND_STATE:+"$RUN/train/state.pt"}; do
     [ -e "$file" ] || continue
-    if (($(stat -c %s "$file") <= PART_MB * 1000000)); then
+    if (($(stat -c %s "$file") <= 16 << 20)); then
       cp "$file" "$RUN/outgoing/" || return
     else
       "$BASE" -m aicr_ext.train.parts split "$file" "$RUN/outgoing" --part-mb $PART_MB || return

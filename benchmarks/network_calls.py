@@ -127,9 +127,9 @@ class _NoPriors:
         self.config = config
         self.mean_exponent = torch.empty(config.latent, dtype=torch.int32, device="meta")
         self.zones = torch.empty(SCALE_LEVELS, device="meta")
-        self._first, self._second = (
-            torch.empty(len(y), *y.shape[2:], kinds * config.latent, dtype=torch.int16, device="meta")
-            for kinds in (3 if config.quant_step else 2, 2)
+        self._first, self._second, self._detail = (
+            torch.empty(len(y), *y.shape[2:], channels, dtype=torch.int16, device="meta")
+            for channels in ((3 if config.quant_step else 2) * config.latent, 2 * config.latent, config.detail)
         )
 
     def first(self, _z: Tensor, _height: int, _width: int) -> Tensor:
@@ -137,6 +137,9 @@ class _NoPriors:
 
     def second(self, _values: Tensor, _first: Tensor) -> Tensor:
         return self._second
+
+    def detail(self, _first: Tensor, _second: Tensor) -> Tensor:
+        return self._detail
 
 
 @contextmanager
@@ -172,28 +175,34 @@ def network_calls(model: str, width: int, height: int, precision: str, batch: in
         network = AICR(model).eval().to(memory_format=torch.channels_last)
         picture = torch.empty(batch, 3, height, width).contiguous(memory_format=torch.channels_last)
         quality = torch.empty(batch, dtype=torch.long)
-        y = torch.empty(batch, network.config.latent, height // 16, width // 16)
+        latents = torch.empty(batch, network.config.components, height // 16, width // 16)
         z = torch.empty(batch, network.config.hyper, height // 64, width // 64)
-        y, z = (t.contiguous(memory_format=torch.channels_last) for t in (y, z))
-    priors, symbols = _NoPriors(network.config, y), torch.empty(y.numel() // 2, dtype=torch.int16, device="meta")
+        latents, z = (t.contiguous(memory_format=torch.channels_last) for t in (latents, z))
+        y, detail = (part.contiguous(memory_format=torch.channels_last) for part in network.split(latents))
+        symbols = [torch.empty(part.numel() // 2, dtype=torch.int16) for part in (y, y, detail, detail)]
+    priors = _NoPriors(network.config, y)
     low = torch.bfloat16 if precision == "bfloat16" else None
     analysis, synthesis = (with_cast_weights(part, precision) for part in (network.analysis, network.synthesis))
 
     def entropy_networks() -> None:
         parameters = network.first_parameters(z, *y.shape[2:])
         network.second_parameters(y, parameters)
+        if network.config.detail:
+            network.detail_parameters(y)
 
     def encode_steps() -> None:
         steps = Steps(priors, z, *y.shape[2:])
-        steps.open_second(steps.quantise(y)[0])
-        steps.quantise(y)
+        for step in range(steps.count):
+            symbols, _ = steps.quantise(latents)
+            if step + 1 < steps.count:
+                steps.accept(symbols)
 
     def decode_steps() -> None:
         steps = Steps(priors, z, *y.shape[2:])
-        steps.index()
-        steps.open_second(symbols)
-        steps.index()
-        steps.latent(symbols)
+        for decoded in symbols[: steps.count]:
+            steps.index()
+            steps.accept(decoded)
+        steps.latents()
 
     parts: dict[str, tuple[Callable[[], object], torch.dtype | None, str]] = {
         "analysis": (partial(analysis, picture, quality), low, ""),
@@ -201,7 +210,7 @@ def network_calls(model: str, width: int, height: int, precision: str, batch: in
         "entropy networks": (entropy_networks, torch.bfloat16, "int16"),
         "encode steps": (encode_steps, None, ""),
         "decode steps": (decode_steps, None, ""),
-        "synthesis": (partial(synthesis, y, quality), low, ""),
+        "synthesis": (partial(synthesis, latents, quality), low, ""),
     }
     found: dict[str, list[NetworkCall]] = {}
     for name, (call, cast, dtype) in parts.items():

@@ -198,7 +198,7 @@ def coder_rows(measured: Path) -> list[Row]:
 def symbols_of(model: str) -> float:
     """Of one picture of :data:`SIZE`."""
     config = get_config(model)
-    return SIZE[0] * SIZE[1] / 256 * (config.latent + config.hyper / 16)
+    return SIZE[0] * SIZE[1] / 256 * (config.components + config.hyper / 16)
 
 
 def codec_rows(measured: Path) -> list[Row]:

@@ -65,6 +65,7 @@ RECIPES = {
     "soap, 1.6e-3": Recipe({"optimiser": "soap", "learning_rate": 1.6e-3}),
     "float32": Recipe({"precision": "float32"}),
     "without gate": Recipe(shape={"shortcut_gate": False}),
+    "without detail": Recipe(shape={"detail": 0}),
     "coarser": Recipe(shape={"stem": 8, "widths": (144, 192), "blocks": (2, 3)}),
     "without linear shortcut": Recipe({"freeze": SHORTCUT}, shortcut=False),
     "published": Recipe(PAPER),
@@ -97,6 +98,8 @@ def try_out(name: str, photographs: str, out: Path, steps: int) -> dict[str, obj
     if finished.exists():
         return json.loads(finished.read_text())
     shape = replace(CONFIGS["aicr-t"], name="shape", wire_id=99, **recipe.shape)
+    if not recipe.shortcut:
+        shape = replace(shape, detail=0)
     settings = {"model": "shape", "minutes": math.inf, "max_steps": steps, "warmup": 50, "validation": 32}
     settings |= {"stages": ((1.0, 8, 128),), "save_every": 1e6} | recipe.settings
     with ExitStack() as patches:

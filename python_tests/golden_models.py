@@ -15,17 +15,18 @@ from aicr_ext.model.config import ModelConfig
 FOLDER = Path(__file__).with_name("golden")
 
 _SHARED = {"groups": 2, "expansion": 1.0, "prior_expansion": 1}
+_LINEAR = {
+    **_SHARED,
+    "quant_step": False,
+    "fusion": (2,),
+    "context": (1, 2),
+    "linear_shortcut": True,
+    "lambdas": (32.0, 2048.0),
+}
 
 MODELS = (
-    ModelConfig(
-        *("golden-linear", 97, 4, (8, 8, 8), (1, 1, 1), 16, 8),
-        **_SHARED,
-        quant_step=False,
-        fusion=(2,),
-        context=(1, 2),
-        linear_shortcut=True,
-        lambdas=(32.0, 2048.0),
-    ),
+    ModelConfig(*("golden-linear", 97, 4, (8, 8, 8), (1, 1, 1), 16, 8), **_LINEAR),
+    ModelConfig(*("golden-detail", 95, 4, (8, 8, 8), (1, 1, 1), 16, 8), **_LINEAR, detail=12),
     ModelConfig(*("golden-step", 96, 1, (8, 8, 8, 8), (1, 1, 1, 1), 8, 8), **_SHARED, fusion=(3,), context=(2, 2)),
 )
 

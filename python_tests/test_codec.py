@@ -356,7 +356,7 @@ def test_exported_weights_load_as_they_were(tmp_path):
 
 def test_shipped_weights_are_small_enough():
     for name in aicr_ext.shipped_models():
-        assert (aicr_ext.codec.checkpoint.FOLDER / f"{name}.safetensors").stat().st_size <= 16_000_000
+        assert (aicr_ext.codec.checkpoint.FOLDER / f"{name}.safetensors").stat().st_size <= 16 << 20
     assert "aicr-t" in aicr_ext.shipped_models()
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from golden_models import FOLDER, MODELS
 from pictures import smooth
-from prior_cases import both_steps, latents
+from prior_cases import all_steps, latents
 
 import aicr_ext
 from aicr_ext import errors
@@ -57,17 +57,17 @@ def test_the_integer_networks_take_pictures_side_by_side(config, monkeypatch):
     priors = IntegerPriors(model)
     z, values = latents(model, 9, 7)
     z, values = (torch.cat([x, -x, x.flip(2), torch.zeros_like(x)]) for x in (z, values))
-    alone = [both_steps(priors, z[b : b + 1], values[b : b + 1]) for b in range(4)]
+    alone = [all_steps(priors, z[b : b + 1], values[b : b + 1]) for b in range(4)]
     assert not torch.equal(alone[0][1], alone[1][1])
     for strips in (priors_module._STRIP_VALUES, 1):
         monkeypatch.setattr(priors_module, "_STRIP_VALUES", strips)
-        together = both_steps(priors, z, values)
+        together = all_steps(priors, z, values)
         assert all(
             torch.equal(whole, torch.cat(parts))
             for whole, parts in zip(together, map(list, zip(*alone, strict=True)), strict=True)
         )
     with plain_torch():
-        assert all(torch.equal(a, b) for a, b in zip(both_steps(priors, z, values), together, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(all_steps(priors, z, values), together, strict=True))
 
 
 def test_files_of_several_sizes_come_back_in_order(codec):

@@ -89,7 +89,7 @@ def test_bytes_and_pictures_are_those_of_the_cpu(codec, photos, monkeypatch):
         assert codec.compress(photos[0], quality=50) == expected[0]
         calls.clear()
         decoded = codec.decompress(expected)
-        assert calls == ["rans_decode_begin", *["rans_decode_step"] * 3, "rans_decode_end", *["raise_fault"] * 5]
+        assert calls == ["rans_decode_begin", *["rans_decode_step"] * 5, "rans_decode_end", *["raise_fault"] * 7]
     assert all(map(torch.equal, decoded, pictures))
     monkeypatch.setattr(streams, "STREAM_BYTES", (sizes[1] + sizes[2]) // 2)
     several = codec.compress(photos, quality=50)
@@ -184,7 +184,7 @@ def nowhere() -> tuple[AICR, IntegerPriors, TableSet]:
         for cell in getattr(value, "__closure__", None) or ():
             move(cell.cell_contents, seen)
 
-    for step in (*priors._hyper, *priors._fusion, *priors._spatial):
+    for step in (*priors._hyper, *priors._fusion, *priors._spatial, *priors._detail):
         move(step, set())
     for name in ("_table", "mean_exponent", "zones"):
         setattr(priors, name, getattr(priors, name).to("meta"))
@@ -203,7 +203,7 @@ def test_decoding_stays_on_the_device(nowhere, monkeypatch):
         coded = [[bytes(100)], [bytes(50), bytes(60)]]
         y, check = decode_latents(priors, tables, coded, 6, 9, torch.device("meta"))
     assert y.is_meta
-    assert y.shape == (2, priors.config.latent, 6, 9)
+    assert y.shape == (2, priors.config.components, 6, 9)
     with pytest.raises(NotImplementedError):  # meta tensors have no values to look at
         check.__self__.finish()
 
@@ -220,10 +220,10 @@ def test_encoding_stays_on_the_device(nowhere, monkeypatch):
 
     monkeypatch.setattr(streams, "rans_encode", encode)
     with pytest.raises(InterruptedError), torch.no_grad():
-        encode_latents(model, priors, tables, torch.empty(3, priors.config.latent, 6, 9, device="meta"))
-    assert [len(part) for part in called] == [3] * 4
+        encode_latents(model, priors, tables, torch.empty(3, priors.config.components, 6, 9, device="meta"))
+    assert [len(part) for part in called] == [5] * 4
     assert all(tensor.is_meta for part in called for tensor in part)
-    assert [tuple(splits.shape) for splits in called[3]] == [(4,)] * 3
+    assert [tuple(splits.shape) for splits in called[3]] == [(4,)] * 5
 
 
 def test_where_symbols_are_coded(monkeypatch):
@@ -264,7 +264,7 @@ class TestOnAGPU:
         """Symbols and table indices from z on; that alone is floating point."""
         with torch.no_grad():
             y = torch.cat([codec.latent(photo, 50) for photo in photos])
-            z = torch.cat([codec.model.hyper_analysis(one) for one in y.split(1)])
+            z = torch.cat([codec.model.hyper_analysis(codec.model.split(one)[0]) for one in y.split(1)])
             for c in (codec, there):
                 monkeypatch.setattr(c.model, "hyper_analysis", lambda y: z.to(y.device)[: len(y)])
             monkeypatch.setattr("aicr_ext.codec.latents.of_each", lambda function, *inputs: function(*inputs))

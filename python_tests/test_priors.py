@@ -12,7 +12,7 @@ import pytest
 import torch
 from op_cases import assert_same_bits, with_threads
 from pictures import smooth
-from prior_cases import both_steps, latents
+from prior_cases import all_steps, latents
 from torch import Tensor, nn
 
 import aicr_ext
@@ -23,7 +23,7 @@ from aicr_ext.codec.fixed_point import Linear, exponent_for, linear, power_of_tw
 from aicr_ext.codec.priors import IntegerPriors
 from aicr_ext.images import read_image
 from aicr_ext.model import entropy
-from aicr_ext.model.aicr import AICR
+from aicr_ext.model.aicr import AICR, checkerboard
 from aicr_ext.ops.kernels import plain_torch
 from aicr_ext.ops.latent_reference import LOG_EXPONENT
 from aicr_ext.weights import load_weights, save_weights
@@ -45,12 +45,18 @@ def model(request) -> AICR:
 
 def test_close_to_the_float_networks(model):
     z, values = latents(model)
-    first, second = both_steps(IntegerPriors(model), z, values)
+    found = all_steps(IntegerPriors(model), z, values)
     unit = power_of_two(-model.mean_exponents)
+    units_of = [unit, unit, unit[:0]]
     with torch.no_grad():
-        plain_first = model.first_parameters(z, *values.shape[1:3])
-        plain_second = model.second_parameters((values * unit).float().permute(0, 3, 1, 2), plain_first)
-    for ours, plain in ((first, plain_first), (second, plain_second)):
+        y = (values * unit).float().permute(0, 3, 1, 2)
+        plainly = [model.first_parameters(z, *values.shape[1:3])]
+        plainly.append(model.second_parameters(y, plainly[0]))
+        if model.config.detail:
+            n, (_, log_scale, _) = model.config.latent, model.config.split(plainly[0])
+            of_first = checkerboard(n, *values.shape[1:3])
+            plainly.append(model.detail_parameters(torch.where(of_first, log_scale, plainly[1][:, :n])))
+    for ours, plain, unit in zip(found, plainly, units_of, strict=False):
         plain = plain[0].permute(1, 2, 0).double()
         logs = plain.shape[2] - len(unit)
         units = torch.cat([torch.full((logs,), 2.0**-LOG_EXPONENT, dtype=torch.float64), unit])
@@ -61,24 +67,24 @@ def test_close_to_the_float_networks(model):
 
 def test_kernels_and_definitions_give_the_same_bits(model):
     z, values = latents(model, 5, 7)
-    native = both_steps(IntegerPriors(model), z, values)
+    native = all_steps(IntegerPriors(model), z, values)
     with plain_torch():
-        plain = both_steps(IntegerPriors(model), z, values)
+        plain = all_steps(IntegerPriors(model), z, values)
     assert all(torch.equal(a, b) for a, b in zip(native, plain, strict=True))
 
 
 def test_any_number_of_threads_gives_the_same_bits(model):
     z, values = latents(model, 20, 33)
     priors = IntegerPriors(model)
-    assert_same_bits(with_threads(lambda: both_steps(priors, z, values)))
+    assert_same_bits(with_threads(lambda: all_steps(priors, z, values)))
 
 
 def test_strips_give_the_same_bits(model, monkeypatch):
     z, values = latents(model, 29, 7)
     priors = IntegerPriors(model)
-    whole = both_steps(priors, z, values)
+    whole = all_steps(priors, z, values)
     monkeypatch.setattr(module, "_STRIP_VALUES", 1)
-    assert all(torch.equal(a, b) for a, b in zip(both_steps(priors, z, values), whole, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(all_steps(priors, z, values), whole, strict=True))
 
 
 @pytest.mark.parametrize("isa", ["scalar", "avx2"])
@@ -114,9 +120,9 @@ def test_no_sum_of_a_shipped_model_can_overflow(name):
         for cell in getattr(value, "__closure__", None) or ():
             look(cell.cell_contents, seen)
 
-    for step in (*priors._hyper, *priors._fusion, *priors._spatial):
+    for step in (*priors._hyper, *priors._fusion, *priors._spatial, *getattr(priors, "_detail", ())):
         look(step, set())
-    assert len(found) == 20
+    assert len(found) == (22 if priors.config.detail else 20)
     for layer in found:
         assert worst_sum(layer) < 2**31
         assert layer.shift.min() >= 1
@@ -166,7 +172,7 @@ def test_calibration_measures_ranges():
     assert seen[0] * 2.0**places * 4 <= 32767
     assert not any(isinstance(m, nn.Module) and m._forward_hooks for m in model.modules())
     z, values = latents(model, 4, 4)
-    assert not torch.equal(both_steps(before, z, values)[0], both_steps(after, z, values)[0])
+    assert not torch.equal(all_steps(before, z, values)[0], all_steps(after, z, values)[0])
 
 
 def test_weights_from_before_there_were_exponents_still_load(tmp_path):

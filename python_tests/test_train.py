@@ -14,7 +14,7 @@ from training import log_of, short
 import aicr_ext
 from aicr_ext.codec.checkpoint import untrained
 from aicr_ext.train import TrainingOptions, loop, train
-from aicr_ext.train.data import Batches, draw_qualities, load_images, principal_components
+from aicr_ext.train.data import Batches, draw_qualities, load_images, patch_statistics, principal_components
 from aicr_ext.train.feed import Feed, Request
 from aicr_ext.train.losses import guidance_term, lambda_of, rate_distortion_loss
 from aicr_ext.train.mixture import Mixture
@@ -87,7 +87,7 @@ def test_held_out_photographs_are_never_trained_on():
 
 
 def test_principal_components_are_orthonormal_and_ordered(photographs):
-    basis, mean, deviation = principal_components(load_images(photographs, 64), 10, 0)
+    basis, mean, deviation = principal_components(*patch_statistics(load_images(photographs, 64), 0), 10)
     assert mean.shape == (768,)
     torch.testing.assert_close(basis @ basis.t(), torch.eye(10), atol=1e-4, rtol=0)
     assert (deviation.diff() <= 1e-6).all()

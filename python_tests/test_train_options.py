@@ -18,12 +18,12 @@ from aicr_ext.train.options import CONFIGS, merge, parse_setting
 
 def test_the_configs_are_known():
     by_damage = {"clean", "noise", "weather", "everything"}
-    assert set(CONFIGS) == by_damage | {"quick", "paper", "tone", "latent", "gate", "aicr-t"}
+    assert set(CONFIGS) == by_damage | {"quick", "paper", "tone", "latent", "gate", "detail", "aicr-t"}
 
 
 @pytest.mark.parametrize("config", sorted({*CONFIGS} - {"tone", "latent"}))
 def test_every_config_trains(config, photographs, tmp_path, tiny, toned):
-    model = toned if config in ("aicr-t", "gate") else tiny  # they name a part that others have not
+    model = toned if config in ("aicr-t", "gate", "detail") else tiny  # they name a part that others have not
     changes = {"model": model, "stages": [[1.0, 4, 64]], "max_steps": 2, "report_every": 1, "precision": "float32"}
     train(TrainingOptions.from_config(photographs, tmp_path / "run", config, changes))
     assert [e["step"] for e in log_of(tmp_path / "run") if "loss" in e] == [1, 2]
@@ -43,7 +43,8 @@ def test_what_the_configs_say():
     assert set(of("weather").mixture.kinds) == {"haze", "rain", "snow"}
     assert len(of("everything").mixture.kinds) == len(of("aicr-t").mixture.kinds) == 9
     assert of("gate").only == ("analysis.gate",)
-    assert {of(config).knee for config in ("noise", "weather", "everything", "gate", "aicr-t")} == {3.0}
+    assert of("detail").only == ("analysis.detail.gate", "detail_prior")
+    assert {of(config).knee for config in ("noise", "weather", "everything", "gate", "detail", "aicr-t")} == {3.0}
     paper = of("paper")
     assert (paper.model, paper.optimiser, paper.learning_rate, paper.final_rate) == ("aicr-s", "adam", 1e-4, 1e-7)
     assert (paper.clip, paper.steps_per_batch, paper.qualities, paper.balance) == (0.1, 2, "pairs", False)

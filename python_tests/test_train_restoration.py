@@ -128,6 +128,21 @@ def test_parts_that_are_trained_alone(start, photographs, tmp_path):
     assert not any(name.startswith("analysis.gate.around") for name in moved)
 
 
+def test_weights_without_detail_get_what_their_shortcut_lacks(toned, photographs, tmp_path):
+    older = tmp_path / "older.safetensors"
+    export_weights(older, untrained(replace(TONED, detail=0)), {})
+    options = short(photographs, tmp_path / "run", model=TONED.name, start=older, only=["detail_prior"])
+    model = load_model(train(options))
+    was = dict(load_model(older).named_parameters())
+    assert all(torch.equal(value, was[name]) for name, value in model.named_parameters() if name in was)
+    basis, shortcut = model.analysis.detail.linear.weight[..., 0, 0], model.synthesis.linear.weight[..., 0, 0]
+    torch.testing.assert_close(basis @ basis.t(), torch.eye(TONED.detail), atol=1e-2, rtol=0)
+    assert (basis @ shortcut).abs().max() < 0.01 * shortcut.norm()
+    options = replace(options, out=str(tmp_path / "again"), start=str(tmp_path / "run" / f"{TONED.name}.safetensors"))
+    again = load_model(train(options))
+    assert torch.equal(again.analysis.detail.linear.weight, model.analysis.detail.linear.weight)
+
+
 def test_only_parts_that_there_are_can_be_frozen(start, photographs, tmp_path):
     with pytest.raises(ValueError, match=r"freeze: tiny-toned has no part 'analysis.ton'; among .* analysis.tone,"):
         train(short(photographs, tmp_path / "run", model=TONED.name, start=start, freeze=["analysis.ton"]))
@@ -147,7 +162,9 @@ def test_latent_needs_weights_to_start_from(tiny, photographs, tmp_path):
         train(short(photographs, tmp_path / "run", objective="latent"))
 
 
-@pytest.mark.parametrize("without", [{"tone_field": False, "shortcut_gate": False}, {"shortcut_gate": False}], ids=str)
+@pytest.mark.parametrize(
+    "without", [{"tone_field": False, "shortcut_gate": False, "detail": 0}, {"detail": 0}], ids=str
+)
 def test_older_weights_get_parts_that_do_nothing_yet(without):
     torch.manual_seed(0)
     wanted = get_config("aicr-t")

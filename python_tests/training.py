@@ -20,7 +20,9 @@ TINY = ModelConfig(
 )
 
 
-TONED = replace(TINY, name="tiny-toned", wire_id=98, linear_shortcut=True, shortcut_gate=True, tone_field=True)
+TONED = replace(
+    TINY, name="tiny-toned", wire_id=98, linear_shortcut=True, detail=6, shortcut_gate=True, tone_field=True
+)
 
 
 def short(data: Path, out: Path, **changes: object) -> TrainingOptions:

@@ -38,12 +38,14 @@ def calibrate(model: AICR, pictures: Iterable[Tensor]) -> None:
 
         hooks.append(module.register_forward_hook(saw))
 
-    networks = (model.hyper_decoder, model.prior_fusion, model.spatial_prior)
+    with_means = (model.prior_fusion, model.spatial_prior)
+    detail = () if model.detail_prior is None else (model.detail_prior,)
+    networks = (model.hyper_decoder, *with_means, *detail)
     blocks = [b for network in networks for b in network.modules() if isinstance(b, tuple(_WATCHED))]
     for block in blocks:
         for name, place, inputs in _WATCHED[type(block)]:
             watch(block.get_submodule(name), block.exponents, place, inputs)
-    for network in networks[1:]:  # the last channels of their results are means
+    for network in with_means:  # the last channels of their results
         watch(network, model.mean_exponents, slice(None))
     try:
         for batch in pictures:

@@ -1,4 +1,4 @@
-"""Between latent tensors and bytes: quantisation in two steps, and the symbols' way through the coder.
+"""Between latent tensors and bytes: quantisation in steps, and the symbols' way through the coder.
 
 Encoder and decoder obtain table index and mean of every symbol from the same integer functions of the same integers.
 All is done for B pictures of one size, on the device of the latents; ``docs/cuda.md`` says where a host waits for it.
@@ -25,34 +25,58 @@ _LIMIT = 32767
 
 
 class Steps:
-    """The two coding steps of latents, as encoder and decoder both take them (:mod:`aicr_ext.ops.latent`)."""
+    """The coding steps of latents, as encoder and decoder both take them (:mod:`aicr_ext.ops.latent`).
+
+    Two of y, and where the model has detail, two of that. Each of ``count`` steps is :meth:`quantise`, or for a decoder
+    :meth:`index`, and then :meth:`accept`. After the last one there are :meth:`latents`.
+    """
 
     def __init__(self, priors: IntegerPriors, z: Tensor, height: int, width: int) -> None:
         self._priors = priors
-        self._parameters = priors.first(z, height, width)
+        self.count = 4 if priors.config.detail else 2
+        self._step = 0
+        self._first = self._parameters = priors.first(z, height, width)
         self._quant_step = self._parameters if priors.config.quant_step else None
+        self._exponent = priors.mean_exponent
         self._values: Tensor | None = None
+        self._decoded: list[Tensor] = []
+
+    @property
+    def _second(self) -> bool:
+        return self._step % 2 == 1
 
     def index(self) -> Tensor:
         """Table of each symbol of the current step, in coding order (picture, row, column, channel)."""
-        return latent_scale_index(self._parameters, self._priors.config.latent, self._values is not None)
+        return latent_scale_index(self._parameters, len(self._exponent), self._second)
 
-    def quantise(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Symbols of the current step of y (B, N, h, w), and :meth:`index`."""
-        y = y.permute(0, 2, 3, 1).float()
-        exponent, second = self._priors.mean_exponent, self._values is not None
-        return latent_quantise(y, self._parameters, exponent, self._quant_step, second, self._priors.zones)
+    def quantise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Symbols of the current step of latents (B, N + E, h, w), and :meth:`index`."""
+        first = self._priors.config.latent if self._step >= 2 else 0
+        own = latents[:, first : first + len(self._exponent)].permute(0, 2, 3, 1).float()
+        arguments = (own, self._parameters, self._exponent, self._quant_step, self._second, self._priors.zones)
+        return latent_quantise(*arguments)
 
-    def open_second(self, symbols: Tensor) -> None:
-        """Takes the symbols of the first step in, and goes on to the second one."""
-        self._values = latent_accept(symbols, self._parameters, self._priors.mean_exponent)
-        self._parameters = self._priors.second(self._values, self._parameters)
+    def accept(self, symbols: Tensor) -> None:
+        """Takes the symbols of the current step in, and goes on to the next one."""
+        self._values = latent_accept(symbols, self._parameters, self._exponent, self._values)
+        self._step += 1
+        if self._step == 1:
+            self._parameters = self._priors.second(self._values, self._first)
+        elif not self._second:
+            decoded = latent_dequantise(self._values, self._exponent, self._quant_step)
+            self._decoded.append(decoded.permute(0, 3, 1, 2))
+            if self._step < self.count:
+                self._open_detail()
 
-    def latent(self, symbols: Tensor) -> Tensor:
-        """The decoded y, (B, N, h, w) float32, with the symbols of the second step."""
-        exponent = self._priors.mean_exponent
-        values = latent_accept(symbols, self._parameters, exponent, self._values)
-        return latent_dequantise(values, exponent, self._quant_step).permute(0, 3, 1, 2)
+    def _open_detail(self) -> None:
+        scales = self._priors.detail(self._first, self._parameters)
+        self._parameters = torch.cat([scales, torch.zeros_like(scales)], 3)  # no means
+        self._exponent = torch.zeros(scales.shape[3], dtype=torch.int32, device=scales.device)
+        self._quant_step = self._values = None
+
+    def latents(self) -> Tensor:
+        """The decoded latents, (B, N + E, h, w) float32, after the last step."""
+        return self._decoded[0] if len(self._decoded) == 1 else torch.cat(self._decoded, 1)
 
 
 def _hyper_index(shape: torch.Size | tuple[int, ...], device: torch.device) -> Tensor:
@@ -72,14 +96,15 @@ def of_each(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 def encode_latents(
     model: AICR, priors: IntegerPriors, hyper_tables: TableSet, y: Tensor, streams: int | None = None
 ) -> list[list[bytes]]:
-    """Coded streams of each latent of y (B, N, h, w): so many, or as many as its size asks for."""
-    z = torch.round(of_each(model.hyper_analysis, y)).clamp(-_LIMIT, _LIMIT)
+    """Coded streams of the latents y (B, N + E, h, w) of each picture: so many, or as many as their size asks for."""
+    z = torch.round(of_each(model.hyper_analysis, y[:, : model.config.latent])).clamp(-_LIMIT, _LIMIT)
     segments = [(z.flatten().to(torch.int16), _hyper_index(z.shape, z.device), hyper_tables)]
     steps = Steps(priors, z, *y.shape[2:])
-    symbols, index = steps.quantise(y)
-    segments.append((symbols, index, gaussian_tables()))
-    steps.open_second(symbols)
-    segments.append((*steps.quantise(y), gaussian_tables()))
+    for step in range(steps.count):
+        symbols, index = steps.quantise(y)
+        segments.append((symbols, index, gaussian_tables()))
+        if step + 1 < steps.count:
+            steps.accept(symbols)
     return encode_streams(segments, len(y), streams)
 
 
@@ -92,7 +117,7 @@ def decode_latents(
     device: torch.device,
     names: Sequence[str] | None = None,
 ) -> tuple[Tensor, Callable[[], None]]:
-    """Decoded latents (B, N, height, width) of :func:`encode_latents`' streams, on ``device``.
+    """Decoded latents (B, N + E, height, width) of :func:`encode_latents`' streams, on ``device``.
 
     Returns:
         the latents, and a function that raises what is wrong with the streams. On CUDA errors are raised by nothing
@@ -105,12 +130,12 @@ def decode_latents(
         BitstreamError: the bytes are damaged.
     """
     shape = (len(pictures), priors.config.hyper, -(-height // 4), -(-width // 4))
-    of_step = height * width * priors.config.latent // 2
-    sizes = [shape[1] * shape[2] * shape[3], of_step, of_step]
+    of_step = [height * width * channels // 2 for channels in (priors.config.latent, priors.config.detail) if channels]
+    sizes = [shape[1] * shape[2] * shape[3], *(size for size in of_step for _ in range(2))]
     decoder = StreamsDecoder(pictures, sizes, device, names)
     z = decoder.pop(_hyper_index(shape, device), hyper_tables)
     steps = Steps(priors, z.to(device).view(shape), height, width)
-    steps.open_second(decoder.pop(steps.index(), gaussian_tables()).to(device))
-    y = steps.latent(decoder.pop(steps.index(), gaussian_tables()).to(device))
+    for _ in range(steps.count):
+        steps.accept(decoder.pop(steps.index(), gaussian_tables()).to(device))
     decoder.finish()
-    return y, decoder.check
+    return steps.latents(), decoder.check

@@ -23,7 +23,7 @@ from aicr_ext.codec.fixed_point import (
     per_channel,
 )
 from aicr_ext.codec.tables import gaussian_sigmas
-from aicr_ext.model.aicr import AICR
+from aicr_ext.model.aicr import AICR, checkerboard
 from aicr_ext.model.entropy import DepthConv, FeedForwardAdd, FeedForwardGate, ResidualUpsample, dead_zone
 from aicr_ext.ops.integer import integer_asinh, integer_gate, integer_sum
 from aicr_ext.ops.latent_reference import LOG_EXPONENT
@@ -43,7 +43,8 @@ class IntegerPriors:
     """Coding parameters of a model's latents, bit for bit the same wherever they are computed.
 
     They are int16 (B, h, w, K), as the operators in :mod:`aicr_ext.ops.latent` take them: log standard deviations and
-    means of N channels. In a model with quantiser steps, these come first in the parameters of the first step.
+    means of N channels; of the E channels of detail, log standard deviations alone. In a model with quantiser steps,
+    these come first in the parameters of the first step.
 
     Args:
         model: a network in evaluation mode; its weights are read once, now.
@@ -68,6 +69,9 @@ class IntegerPriors:
         fusion, _ = _network("prior_fusion", model.prior_fusion, exponent, first)
         spatial, _ = _network("spatial_prior", model.spatial_prior, torch.cat([seen, first]), second)
         self._hyper, self._fusion, self._spatial = hyper, fusion, spatial
+        if self.config.detail:
+            outputs = torch.full((self.config.detail,), LOG_EXPONENT, device=device)
+            self._detail, _ = _network("detail_prior", model.detail_prior, logs[:n], outputs)
 
     @property
     def _companded(self) -> bool:
@@ -87,6 +91,12 @@ class IntegerPriors:
         else:
             seen = values.clamp(-LIMIT, LIMIT).to(torch.int16)
         return _in_strips(self._spatial, torch.cat([seen, first], 3))
+
+    def detail(self, first: Tensor, second: Tensor) -> Tensor:
+        """Parameters of the detail, (B, h, w, E), from those of both steps of y."""
+        n = self.config.latent
+        of_first = checkerboard(n, *first.shape[1:3], first.device).permute(0, 2, 3, 1)
+        return _in_strips(self._detail, torch.where(of_first, first[..., -2 * n : -n], second[..., :n]))
 
 
 def _in_order(steps: list[Step], x: Tensor) -> Tensor:

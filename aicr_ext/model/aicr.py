@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from aicr_ext.model.config import ModelConfig, get_config
 from aicr_ext.model.entropy import (
+    DetailPrior,
     FactorizedPrior,
     HyperDecoder,
     HyperEncoder,
@@ -65,6 +66,7 @@ class AICR(nn.Module):
         self.spatial_prior = SpatialPrior(self.config)
         self.hyper_prior = FactorizedPrior(self.config.hyper)
         self.register_buffer("mean_exponents", exponents(self.config.latent, 6))  # of the means of both steps
+        self.detail_prior = DetailPrior(self.config) if self.config.detail else None
 
     def hyper_analysis(self, y: Tensor) -> Tensor:
         """z before rounding, (B, Z, ceil(h/4), ceil(w/4)), of y (B, N, h, w)."""
@@ -81,6 +83,10 @@ class AICR(nn.Module):
         """Log scale and mean (B, 2N, h, w) of the second step, from the first step's decoded values (0 elsewhere)."""
         return self.spatial_prior(torch.cat([self.companded(y_first), parameters], 1)).float()
 
+    def detail_parameters(self, log_scale: Tensor) -> Tensor:
+        """Log scale (B, E, h, w) of the detail, from that (B, N, h, w) of y: of each symbol as it was coded."""
+        return self.detail_prior(log_scale).float()
+
     def companded(self, y: Tensor) -> Tensor:
         """What the entropy networks see of a latent: asinh(y) beside a linear shortcut, whose range is wide."""
         return torch.asinh(y) if self.config.linear_shortcut else y
@@ -91,7 +97,7 @@ class AICR(nn.Module):
         In evaluation mode both are of the symbols that the codec codes, but for its integers.
         ``taps`` is for :meth:`Analysis.forward`.
         """
-        y = self.analysis(x, quality, taps)
+        y, detail = self.split(self.analysis(x, quality, taps))
         h, w = y.shape[2:]
         z = self.hyper_analysis(y)
         noisy_z = z + torch.rand_like(z) - 0.5 if self.training else torch.round(z)
@@ -100,20 +106,29 @@ class AICR(nn.Module):
         if step is not None:
             y = y / step
         first = checkerboard(y.shape[1], h, w, y.device)
-        rounded = (lambda residual, _: round_ste(residual)) if self.training else quantised
-        y_first = (rounded(y - mean, log_scale) + mean) * first
+        y_first = (self._rounded(y - mean, log_scale) + mean) * first
         log_scale_2, mean_2 = self.second_parameters(y_first, parameters).chunk(2, 1)
         log_scale = torch.where(first, log_scale, log_scale_2)
         mean = torch.where(first, mean, mean_2)
-        residual = y - mean
-        coded = rounded(residual, log_scale)
-        noisy = residual + torch.rand_like(residual) - 0.5 if self.training else coded
-        y_hat = coded + mean
-        if step is not None:
-            y_hat = y_hat * step
         pixels = x.shape[2] * x.shape[3]
+        coded, bits = self._coded(y - mean, log_scale)
+        latents = coded + mean if step is None else (coded + mean) * step
+        if self.detail_prior is not None:
+            coded, more = self._coded(detail, self.detail_parameters(log_scale))
+            latents, bits = torch.cat([latents, coded], 1), bits + more
         return Output(
-            self.synthesis(y_hat, quality),
-            gaussian_bits(noisy, log_scale).sum((1, 2, 3)) / pixels,
-            self.hyper_prior.bits(noisy_z).sum((1, 2, 3)) / pixels,
+            self.synthesis(latents, quality), bits / pixels, self.hyper_prior.bits(noisy_z).sum((1, 2, 3)) / pixels
         )
+
+    def split(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """y (B, N, h, w), and its detail (B, E, h, w)."""
+        return latents[:, : self.config.latent], latents[:, self.config.latent :]
+
+    def _rounded(self, residual: Tensor, log_scale: Tensor) -> Tensor:
+        return round_ste(residual) if self.training else quantised(residual, log_scale)
+
+    def _coded(self, residual: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+        """What is coded of a residual, and its bits in each picture (B,)."""
+        coded = self._rounded(residual, log_scale)
+        noisy = residual + torch.rand_like(residual) - 0.5 if self.training else coded
+        return coded, gaussian_bits(noisy, log_scale).sum((1, 2, 3))

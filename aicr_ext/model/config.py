@@ -32,6 +32,8 @@ class ModelConfig:
         fusion: widths of the prior fusion after its input, in multiples of N (the last is its output).
         context: widths of the spatial prior after its input, in multiples of N (the last is its output).
         linear_shortcut: 16x16 linear transforms beside analysis and synthesis (principal components at first).
+        detail: components E of the detail that is coded behind y, for which the shortcut has no channels;
+            even, and not N.
         shortcut_gate: a factor on every component of the analysis' shortcut, if it has one (:class:`ShortcutGate`).
         tone_field: the analysis begins with a slowly varying map of colours (:class:`ToneField`).
         lambdas: rate-distortion trade-off of quality 0 and of quality 63.
@@ -52,6 +54,7 @@ class ModelConfig:
     fusion: tuple[float, ...] = (2, 3)
     context: tuple[float, ...] = (3, 2, 2)
     linear_shortcut: bool = False
+    detail: int = 0
     shortcut_gate: bool = False
     tone_field: bool = False
     lambdas: tuple[float, float] = (128.0, 2048.0)
@@ -62,6 +65,11 @@ class ModelConfig:
         if self.stem * 2 ** (len(self.widths) - 1) == 16:
             return self.widths
         return (*self.widths, 2 * self.widths[-1])
+
+    @property
+    def components(self) -> int:
+        """Channels of the coded latents: y and its detail."""
+        return self.latent + self.detail
 
     def split(self, parameters: Tensor, dim: int = 1) -> tuple[Tensor | None, Tensor, Tensor]:
         """First-step parameters as (quantiser step of at least 0.5, or None; log scale; mean), along ``dim``."""
@@ -87,7 +95,7 @@ CONFIGS = {
         ModelConfig("aicr-l", 2, 1, (48, 96, 192, 384), (2, 3, 3, 4), 288, 192),
         ModelConfig(
             "aicr-t",
-            3,
+            5,  # 3 was aicr-t without detail
             4,
             (64, 128, 192),
             (1, 2, 2),
@@ -99,6 +107,7 @@ CONFIGS = {
             fusion=(2,),
             context=(1.25, 2),
             linear_shortcut=True,
+            detail=128,
             shortcut_gate=True,
             tone_field=True,
             lambdas=(32.0, 2048.0),
@@ -110,7 +119,7 @@ CONFIGS = {
 # aicr-t as it was before it restored: trained on clean pictures only, which it codes in fewer bits. It is also the
 # baseline that restoring weights are compared with.
 CONFIGS["aicr-t-clean"] = replace(
-    CONFIGS["aicr-t"], name="aicr-t-clean", wire_id=4, shortcut_gate=False, tone_field=False
+    CONFIGS["aicr-t"], name="aicr-t-clean", wire_id=4, detail=0, shortcut_gate=False, tone_field=False
 )
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "LOG_SCALE_MIN",
     "PRICE",
     "SCALE_LEVELS",
+    "DetailPrior",
     "FactorizedPrior",
     "HyperDecoder",
     "HyperEncoder",
@@ -39,6 +40,7 @@ __all__ = [
 SCALE_LEVELS = 128
 LOG_SCALE_MIN = math.log(0.11)
 LOG_SCALE_MAX = math.log(64.0)
+_LEAST_CODED = LOG_SCALE_MIN + 0.5 * (LOG_SCALE_MAX - LOG_SCALE_MIN) / (SCALE_LEVELS - 1)
 
 
 def gaussian_bits(residual: Tensor, log_scale: Tensor) -> Tensor:
@@ -65,8 +67,12 @@ def dead_zone(log_scale: Tensor) -> Tensor:
 
 
 def quantised(residual: Tensor, log_scale: Tensor) -> Tensor:
-    """Whole numbers that are coded for a residual, elementwise: the nearest, and 0 within the dead zone."""
-    return torch.where(residual.abs() < dead_zone(log_scale), 0.0, torch.round(residual))
+    """Whole numbers that are coded for a residual, elementwise: the nearest, and 0 within the dead zone.
+
+    Where the scale is nearest to the smallest one nothing is coded.
+    """
+    nothing = (residual.abs() < dead_zone(log_scale)) | (log_scale < _LEAST_CODED)
+    return torch.where(nothing, 0.0, torch.round(residual))
 
 
 #: Binary places of a tensor where nobody has measured its range yet.
@@ -178,6 +184,18 @@ class SpatialPrior(nn.Sequential):
         entry = 4 if config.quant_step else 3
         widths = [int(m * config.latent) for m in (entry, *config.context)]
         super().__init__(*_prior(widths, FeedForwardGate, config.prior_expansion))
+
+
+class DetailPrior(nn.Sequential):
+    """Log scales of y (B, N, h, w), those it was coded with, to log scales of its detail (B, E, h, w).
+
+    Means are 0, for components that y lacks do not follow from it.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        if config.detail % 2 or config.detail == config.latent:
+            raise ValueError(f"detail: expected an even number other than latent, got {config.detail}")
+        super().__init__(DepthConv(config.latent, config.detail))
 
 
 class FactorizedPrior(nn.Module):

@@ -8,17 +8,20 @@ from torch import Tensor, nn
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.entropy import LOG_SCALE_MAX, LOG_SCALE_MIN
 from aicr_ext.model.layers import HybridBlock
-from aicr_ext.model.transforms import step_size
+from aicr_ext.model.scale import step_size
+from aicr_ext.model.shortcut import ShortcutGate
 
-__all__ = ["initialise", "initialise_linear"]
+__all__ = ["initialise", "initialise_detail", "initialise_linear"]
+
+_NEAREST = 16  # channels of y
 
 
 @torch.no_grad()
 def initialise(model: AICR) -> None:
     """Draws every convolution; blocks begin close to the identity.
 
-    Beside a linear shortcut the last convolutions of analysis and synthesis begin small too, so that training
-    starts from the linear codec.
+    Detail begins as nothing until :func:`initialise_detail` has set it. Beside a linear shortcut the last
+    convolutions of analysis and synthesis begin small too, so that training starts from the linear codec.
     """
     for module in model.modules():
         if not isinstance(module, nn.Conv2d):
@@ -36,9 +39,16 @@ def initialise(model: AICR) -> None:
                 part.project_out.weight.mul_(0.3)
     if model.analysis.tone is not None:
         model.analysis.tone.head.weight.zero_()
-    if model.analysis.gate is not None:
-        model.analysis.gate.around.weight.fill_(1 / 9)
-        model.analysis.gate.head.weight.zero_()
+    for module in model.modules():
+        if isinstance(module, ShortcutGate):
+            module.around.weight.fill_(1 / 9)
+            module.head.weight.zero_()
+    if model.detail_prior is not None:  # nothing is coded
+        model.synthesis.detail.linear.weight.zero_()
+        prior = model.detail_prior[-1]
+        for parameter in (prior.conv_out.weight, prior.skip.weight, prior.skip.bias):
+            parameter.zero_()
+        prior.conv_out.bias.fill_(LOG_SCALE_MIN - 1)
     if model.config.linear_shortcut:
         model.analysis.head.weight.mul_(0.05)
         model.synthesis.tail[0].weight.mul_(0.05)
@@ -63,3 +73,30 @@ def initialise_linear(model: AICR, basis: Tensor, mean: Tensor, deviation: Tenso
     log_scale = (deviation / step_size((low * high) ** 0.5)).log().clamp(LOG_SCALE_MIN, LOG_SCALE_MAX)
     for prior in (model.prior_fusion, model.spatial_prior):
         prior[-1][-1].conv_out.bias[: model.config.latent].copy_(log_scale)
+
+
+@torch.no_grad()
+def initialise_detail(model: AICR, mean: Tensor, covariance: Tensor) -> None:
+    """Sets the detail to the principal components of what the synthesis' linear shortcut cannot give.
+
+    Its scales begin as a constant times those of the last channels of y, for where these have much to say there is
+    detail too.
+
+    Args:
+        model: a model whose configuration has ``detail``; its shortcut is set already, or trained.
+        mean, covariance: (768,) and (768, 768) of 16x16 RGB patches, channels as in ``pixel_unshuffle(x, 16)``.
+    """
+    count = model.config.detail
+    given = torch.linalg.qr(model.synthesis.linear.weight[:, :, 0, 0].double())[0]
+    others = torch.eye(len(mean), dtype=torch.float64) - given @ given.t()
+    values, vectors = torch.linalg.eigh(others @ covariance.double() @ others)
+    basis, values = vectors.flip(1)[:, :count].t().float(), values.flip(0)[:count].clamp_min(1e-9)
+    analysis, synthesis, prior = model.analysis.detail, model.synthesis.detail, model.detail_prior[-1]
+    analysis.linear.weight.copy_(basis[:, :, None, None])
+    analysis.linear.bias.copy_(-(basis @ mean.float()))
+    synthesis.linear.weight.copy_(basis.t()[:, :, None, None])
+    last = model.analysis.linear.weight[-_NEAREST:, :, 0, 0].double()
+    theirs = (last @ covariance.double() @ last.t()).diagonal().clamp_min(1e-9)
+    prior.skip.weight.zero_()
+    prior.skip.weight[:, -_NEAREST:] = 1 / _NEAREST
+    prior.conv_out.bias.copy_(0.5 * (values.log() - theirs.log().mean()))

@@ -3,55 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aicr_ext import ops
-from aicr_ext.model.config import QUALITIES, ModelConfig
+from aicr_ext.model.config import ModelConfig
+from aicr_ext.model.detail import DetailAnalysis, DetailSynthesis
 from aicr_ext.model.layers import HybridBlock
+from aicr_ext.model.scale import RateScale, linear_float32, step_size
 from aicr_ext.model.shortcut import ShortcutGate
 from aicr_ext.nn import GELU, PointwiseConv2d, SteadyConv2d
-from aicr_ext.ops.autocast import has_autocast
 
-__all__ = ["Analysis", "RateScale", "Synthesis", "step_size"]
-
-
-def step_size(lam: float) -> float:
-    """The uniform quantiser step that is optimal at high rate for a trade-off ``lam``: sqrt(6 / (lam ln 2))."""
-    return math.sqrt(6.0 / (lam * math.log(2.0)))
-
-
-def linear_float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A 1x1 convolution outside autocast: the linear path spans hundreds of steps, more than bfloat16 resolves."""
-    if not has_autocast(x.device.type):  # the meta device
-        return conv(x.float())
-    with torch.autocast(x.device.type, enabled=False):
-        return conv(x.float())
-
-
-class RateScale(nn.Module):
-    """A positive scale per channel, interpolated in the log domain between quality 0 and quality 63.
-
-    ``channelwise``: both end points are vectors (aicr-t, on the latent); otherwise one learned vector times a
-    scalar between two learned end values (as published, on the feature at 1/4).
-    """
-
-    def __init__(self, channels: int, ends: tuple[float, float], channelwise: bool) -> None:
-        super().__init__()
-        width = channels if channelwise else 1
-        self.log_ends = nn.Parameter(torch.tensor(ends).log()[:, None].repeat(1, width))
-        self.basic = None if channelwise else nn.Parameter(torch.ones(channels))
-
-    def forward(self, quality: Tensor) -> Tensor:
-        """(B,) integer or float quality indexes to scales (B, C, 1, 1)."""
-        t = (quality.to(self.log_ends.dtype) / (QUALITIES - 1))[:, None]
-        scale = torch.exp(self.log_ends[0] * (1 - t) + self.log_ends[1] * t)
-        if self.basic is not None:
-            scale = scale * self.basic
-        return scale[:, :, None, None]
+__all__ = ["Analysis", "Synthesis"]
 
 
 class ToneField(nn.Module):
@@ -166,7 +131,10 @@ def _rate_scale(config: ModelConfig, ends: tuple[float, float]) -> RateScale:
 
 
 class Analysis(nn.Module):
-    """Picture (B, 3, H, W) in [0, 1], sides multiples of 16, to y (B, N, H/16, W/16) in units of the step."""
+    """Picture (B, 3, H, W) in [0, 1], sides multiples of 16, to latents (B, N + E, H/16, W/16) in units of the step.
+
+    The first N channels are y, the others its detail, if the configuration has any.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -179,15 +147,17 @@ class Analysis(nn.Module):
         self.head = SteadyConv2d(widths[-1], config.latent, 3, padding=1)
         if config.linear_shortcut:
             low, high = config.lambdas
+            ends = (1 / step_size(low), 1 / step_size(high))
             self.linear = PointwiseConv2d(3 * 256, config.latent)
             self.gate = ShortcutGate(widths[-1], config.latent) if config.shortcut_gate else None
-            self.scale = _rate_scale(config, (1 / step_size(low), 1 / step_size(high)))
+            self.scale = _rate_scale(config, ends)
+            self.detail = DetailAnalysis(widths[-1], config.detail, ends) if config.detail else None
         else:
-            self.linear = self.gate = None
+            self.linear = self.gate = self.detail = None
             self.scale = _rate_scale(config, (0.5, 2.0))
 
     def forward(self, x: Tensor, quality: Tensor, taps: list[Tensor] | None = None) -> Tensor:
-        """y. ``taps`` collects what a guidance branch compares: the feature that enters the middle stage, and y."""
+        """The latents. ``taps`` collects what a guidance branch compares: y and the feature before the middle stage."""
         scale, overwrite = self.scale(quality), taps is None and not _is_watched(self)
         if self.tone is not None:
             x = self.tone(x)
@@ -202,15 +172,16 @@ class Analysis(nn.Module):
                 h = (h * scale).to(h.dtype)
         y = self.head(h).float()
         if self.linear is not None:
-            linear = linear_float32(self.linear, ops.pixel_unshuffle(x, 16, torch.channels_last))
+            patches = ops.pixel_unshuffle(x, 16, torch.channels_last)
+            linear = linear_float32(self.linear, patches)
             y = (y + (linear if self.gate is None else linear * self.gate(h, linear))) * scale
         if taps is not None:
             taps.append(y)
-        return y
+        return y if self.detail is None else torch.cat([y, self.detail(h, patches, quality)], 1)
 
 
 class Synthesis(nn.Module):
-    """Decoded latent (B, N, H/16, W/16) to the picture (B, 3, H, W); not clamped. The mirror of the analysis."""
+    """Decoded latents (B, N + E, H/16, W/16) to the picture (B, 3, H, W); not clamped. The mirror of the analysis."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -225,14 +196,17 @@ class Synthesis(nn.Module):
         self.tail = nn.Sequential(SteadyConv2d(widths[-1], 3 * config.stem**2, 3, padding=1), *shuffle)
         if config.linear_shortcut:
             low, high = config.lambdas
+            ends = (step_size(low), step_size(high))
             self.linear = PointwiseConv2d(config.latent, 3 * 256)
-            self.scale = _rate_scale(config, (step_size(low), step_size(high)))
+            self.scale = _rate_scale(config, ends)
+            self.detail = DetailSynthesis(config.detail, ends) if config.detail else None
         else:
-            self.linear = None
+            self.linear = self.detail = None
             self.scale = _rate_scale(config, (2.0, 0.5))
 
-    def forward(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, quality: Tensor) -> Tensor:
         scale, overwrite = self.scale(quality), not _is_watched(self)
+        y_hat = latents if self.detail is None else latents[:, : self.head.in_channels]
         if self.linear is not None:
             y_hat = y_hat * scale
         h = self.head(y_hat)
@@ -242,5 +216,8 @@ class Synthesis(nn.Module):
                 h = (h * scale).to(h.dtype)
         x = self.tail(h).float()
         if self.linear is not None:
-            x = x + ops.pixel_shuffle(linear_float32(self.linear, y_hat), 16, torch.contiguous_format)
+            patches = linear_float32(self.linear, y_hat)
+            if self.detail is not None:
+                patches = patches + self.detail(latents[:, y_hat.shape[1] :], quality)
+            x = x + ops.pixel_shuffle(patches, 16, torch.contiguous_format)
         return x

@@ -15,7 +15,7 @@ from aicr_ext.model.config import QUALITIES
 from aicr_ext.train import shards
 from aicr_ext.train.mixture import Mixture
 
-__all__ = ["Batch", "Batches", "draw_qualities", "load_images", "principal_components", "stack"]
+__all__ = ["Batch", "Batches", "draw_qualities", "load_images", "patch_statistics", "principal_components", "stack"]
 
 
 def load_images(folder: str | Path, minimum_side: int = shards.MINIMUM_SIDE) -> list[Tensor]:
@@ -92,10 +92,8 @@ def draw_qualities(kind: str, seed: int, step: int, rows: Iterable[int], progres
     return torch.tensor([np.random.default_rng((seed, step, row, 1)).integers(QUALITIES) for row in rows])
 
 
-def principal_components(
-    images: list[Tensor], count: int, seed: int, patches_per_image: int = 800
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The first ``count`` principal components of 16x16 RGB patches: basis (count, 768), mean, deviation."""
+def patch_statistics(images: list[Tensor], seed: int, patches_per_image: int = 800) -> tuple[Tensor, Tensor]:
+    """Mean (768,) and covariance (768, 768) of 16x16 RGB patches in [0, 1], float64."""
     generator = torch.Generator().manual_seed(seed)
     total, square, n = torch.zeros(768, dtype=torch.float64), torch.zeros(768, 768, dtype=torch.float64), 0
     for image in images:
@@ -106,6 +104,11 @@ def principal_components(
         square += blocks @ blocks.t()
         n += blocks.shape[1]
     mean = total / n
-    values, vectors = torch.linalg.eigh(square / n - mean[:, None] * mean)
+    return mean, square / n - mean[:, None] * mean
+
+
+def principal_components(mean: Tensor, covariance: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The first ``count`` of :func:`patch_statistics`: basis (count, 768), mean, deviation; float32."""
+    values, vectors = torch.linalg.eigh(covariance)
     values, basis = values.flip(0)[:count], vectors.flip(1)[:, :count].t()
     return basis.float().contiguous(), mean.float(), values.clamp_min(1e-9).sqrt().float()

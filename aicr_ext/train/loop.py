@@ -17,9 +17,9 @@ from aicr_ext.errors import first_line
 from aicr_ext.files import atomic_write
 from aicr_ext.model.aicr import AICR, Output
 from aicr_ext.model.config import get_config
-from aicr_ext.model.initialise import initialise, initialise_linear
+from aicr_ext.model.initialise import initialise, initialise_detail, initialise_linear
 from aicr_ext.model.precision import autocast, resolve_precision
-from aicr_ext.train.data import Batch, Batches, draw_qualities, load_images, principal_components
+from aicr_ext.train.data import Batch, Batches, draw_qualities, load_images, patch_statistics, principal_components
 from aicr_ext.train.feed import Feed, Request
 from aicr_ext.train.journal import Journal
 from aicr_ext.train.losses import guidance_term, lambda_of, rate_distortion_loss
@@ -149,12 +149,20 @@ class _Run:
         return self.out / f"{self.model.config.name}.safetensors"
 
     def _initial_model(self, images: list[Tensor]) -> AICR:
-        if self.options.start is not None:
-            return as_model(get_config(self.options.model), load_model(self.options.start)).requires_grad_(True)
-        model = AICR(self.options.model)
-        initialise(model)
-        if model.config.linear_shortcut and not self.state.exists():
-            initialise_linear(model, *principal_components(images, model.config.latent, self.options.seed))
+        config = get_config(self.options.model)
+        if self.options.start is None:
+            model, linear, detail = AICR(config), config.linear_shortcut, bool(config.detail)
+            initialise(model)
+        else:
+            start = load_model(self.options.start)
+            model, linear = as_model(config, start).requires_grad_(True), False
+            detail = bool(config.detail) and not start.config.detail
+        if (linear or detail) and not self.state.exists():
+            statistics = patch_statistics(images, self.options.seed)
+            if linear:
+                initialise_linear(model, *principal_components(*statistics, config.latent))
+            if detail:
+                initialise_detail(model, *statistics)
         return model
 
     def _resume(self) -> None:

@@ -11,14 +11,14 @@ from aicr_ext.model.initialise import initialise
 
 __all__ = ["as_model", "fits", "freeze"]
 
-#: Parts of the analysis that change nothing before they are trained, by their names in :class:`ModelConfig`.
-ADDED = ("tone_field", "shortcut_gate")
+#: Parts that change nothing before they are trained, by their names in :class:`ModelConfig`.
+ADDED = ("tone_field", "shortcut_gate", "detail")
 
 
 def fits(wanted: ModelConfig, config: ModelConfig) -> bool:
     """Whether weights of ``config`` can become those of ``wanted``, which may have parts of :data:`ADDED` more."""
     parts = {part: getattr(config, part) for part in ADDED}
-    more = all(getattr(wanted, part) for part, present in parts.items() if present)
+    more = all(getattr(wanted, part) == present for part, present in parts.items() if present)
     return more and replace(wanted, name=config.name, wire_id=config.wire_id, **parts) == config
 
 
