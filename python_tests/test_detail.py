@@ -82,6 +82,11 @@ def test_where_scales_are_smallest_nothing_is_coded():
     assert quantised(residual, torch.stack([least, least + 0.1, least])).tolist() == [0.0, 40.0, 0.0]
 
 
+def test_without_shortcut_there_is_none():
+    with pytest.raises(ValueError, match="detail: plain has no linear shortcut for it to stand beside"):
+        AICR(replace(PLAIN, linear_shortcut=False))
+
+
 @pytest.mark.parametrize("count", [5, PLAIN.latent])
 def test_numbers_of_components_that_cannot_be(count):
     with pytest.raises(ValueError, match=f"detail: expected an even number other than latent, got {count}"):

@@ -33,7 +33,7 @@ class ModelConfig:
         context: widths of the spatial prior after its input, in multiples of N (the last is its output).
         linear_shortcut: 16x16 linear transforms beside analysis and synthesis (principal components at first).
         detail: components E of the detail that is coded behind y, for which the shortcut has no channels;
-            even, and not N.
+            even, and not N. Needs a linear shortcut.
         shortcut_gate: a factor on every component of the analysis' shortcut, if it has one (:class:`ShortcutGate`).
         tone_field: the analysis begins with a slowly varying map of colours (:class:`ToneField`).
         lambdas: rate-distortion trade-off of quality 0 and of quality 63.

@@ -193,6 +193,8 @@ class DetailPrior(nn.Sequential):
     """
 
     def __init__(self, config: ModelConfig) -> None:
+        if not config.linear_shortcut:
+            raise ValueError(f"detail: {config.name} has no linear shortcut for it to stand beside")
         if config.detail % 2 or config.detail == config.latent:
             raise ValueError(f"detail: expected an even number other than latent, got {config.detail}")
         super().__init__(DepthConv(config.latent, config.detail))

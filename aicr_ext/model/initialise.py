@@ -13,7 +13,8 @@ from aicr_ext.model.shortcut import ShortcutGate
 
 __all__ = ["initialise", "initialise_detail", "initialise_linear"]
 
-_NEAREST = 16  # channels of y
+#: So many of the last channels of y have the scales that those of the detail begin with.
+_NEAREST = 16
 
 
 @torch.no_grad()
