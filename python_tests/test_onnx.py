@@ -52,10 +52,10 @@ def test_the_decoder(tmp_path):
     before = has_kernel("cpu")
     synthesis = untrained(replace(TONED, blocks=(1, 0, 0))).synthesis
     quality = torch.tensor([32])
-    inputs = (torch.randn(1, TONED.latent, 4, 6), quality)
+    inputs = (torch.randn(1, TONED.components, 4, 6), quality)
     session = exported(synthesis, inputs, ["latent", "quality"], tmp_path / "decoder.onnx")
     for size in ((4, 6), (5, 3)):
-        assert_same(session, synthesis, torch.randn(1, TONED.latent, *size), torch.tensor([7]))
+        assert_same(session, synthesis, torch.randn(1, TONED.components, *size), torch.tensor([7]))
     assert has_kernel("cpu") == before
 
 
