@@ -61,6 +61,8 @@ class Restoration:
         trained = analysis.tone if objective == "tone" else analysis
         trained.requires_grad_(True)
         analysis.scale.requires_grad_(False)
+        if analysis.detail is not None:
+            analysis.detail.scale.requires_grad_(False)
 
     def to(self, device: torch.device) -> None:
         if self.clean is not None:
