@@ -60,7 +60,7 @@ def photographed(count: int) -> Symbols:
     picture = torch.from_numpy(np.array(read_image(SAMPLE))).permute(2, 0, 1)
     with torch.no_grad():
         y = codec.latent(picture, 32)
-        steps = coding_steps(codec, torch.round(codec.model.hyper_analysis(codec.model.split(y)[0])), y)
+        steps = coding_steps(codec, torch.round(codec.model.hyper_analysis(codec.model.y_and_detail(y)[0])), y)
     symbols, index = (torch.cat(part).numpy() for part in zip(*steps, strict=True))
     return np.resize(symbols, count), np.resize(index, count)
 

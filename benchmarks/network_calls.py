@@ -178,7 +178,7 @@ def network_calls(model: str, width: int, height: int, precision: str, batch: in
         latents = torch.empty(batch, network.config.components, height // 16, width // 16)
         z = torch.empty(batch, network.config.hyper, height // 64, width // 64)
         latents, z = (t.contiguous(memory_format=torch.channels_last) for t in (latents, z))
-        y, detail = (part.contiguous(memory_format=torch.channels_last) for part in network.split(latents))
+        y, detail = (part.contiguous(memory_format=torch.channels_last) for part in network.y_and_detail(latents))
         symbols = [torch.empty(part.numel() // 2, dtype=torch.int16) for part in (y, y, detail, detail)]
     priors = _NoPriors(network.config, y)
     low = torch.bfloat16 if precision == "bfloat16" else None

@@ -15,7 +15,7 @@ def latents(model: AICR, height: int = 9, width: int = 14) -> tuple[Tensor, Tens
     """Integers z (1, Z, h/4, w/4) of a picture, and first-step values (1, h, w, N) in units of the means."""
     picture = torch.from_numpy(np.array(smooth(16 * width, 16 * height))).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
-        y, _ = model.split(model.analysis(picture, torch.tensor([32])))
+        y, _ = model.y_and_detail(model.analysis(picture, torch.tensor([32])))
         z = torch.round(model.hyper_analysis(y))
     return z, torch.round(y.permute(0, 2, 3, 1) * torch.exp2(model.mean_exponents.float())).int()
 

@@ -264,7 +264,7 @@ class TestOnAGPU:
         """Symbols and table indices from z on; that alone is floating point."""
         with torch.no_grad():
             y = torch.cat([codec.latent(photo, 50) for photo in photos])
-            z = torch.cat([codec.model.hyper_analysis(codec.model.split(one)[0]) for one in y.split(1)])
+            z = torch.cat([codec.model.hyper_analysis(codec.model.y_and_detail(one)[0]) for one in y.split(1)])
             for c in (codec, there):
                 monkeypatch.setattr(c.model, "hyper_analysis", lambda y: z.to(y.device)[: len(y)])
             monkeypatch.setattr("aicr_ext.codec.latents.of_each", lambda function, *inputs: function(*inputs))

@@ -56,7 +56,7 @@ def test_detail_is_what_the_shortcut_cannot_give(model, photograph):
 def test_pictures_come_closer_by_what_is_in_it(model, photograph):
     picture, quality = photograph[None].float() / 255, torch.tensor([63])
     latents = model.analysis(picture, quality)
-    y, detail = model.split(latents)
+    y, detail = model.y_and_detail(latents)
     errors = [(model.synthesis(t, quality) - picture).square().sum() for t in (latents, F.pad(y, (0, 0, 0, 0, 0, 6)))]
     energy = (detail / model.analysis.detail.scale(quality)).square().sum()
     assert errors[1] - errors[0] > 0.5 * energy > 0
@@ -68,10 +68,10 @@ def test_files_hold_it(model, photograph, monkeypatch):
     codec = Codec(model)
     for streams in (None, 3):
         latents = decoded_latent(codec, codec.compress(photograph, quality=63, streams=streams))
-        y, detail = model.split(latents)
+        y, detail = model.y_and_detail(latents)
         assert torch.equal(detail, detail.round())
         assert detail.count_nonzero() > 50
-        _, before = model.split(codec.latent(photograph, 63))
+        _, before = model.y_and_detail(codec.latent(photograph, 63))
         coded = detail != 0
         assert (detail - before)[coded].abs().max() <= 0.5
         assert y.shape[1] == PLAIN.latent

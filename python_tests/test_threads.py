@@ -33,7 +33,7 @@ def test_files_are_the_same_for_any_number_of_threads(size):
     with torch.no_grad():
         first, *others = with_threads(lambda: codec.latent(picture, 40), (1, 2, 8))
         assert all(torch.equal(first, other) for other in others)
-        y, _ = codec.model.split(first)
+        y, _ = codec.model.y_and_detail(first)
         first, *others = with_threads(lambda: codec.model.hyper_analysis(y), (1, 2, 8))
         assert all(torch.equal(first, other) for other in others)
     files = with_threads(lambda: codec.compress(picture, quality=40), (1, 2))

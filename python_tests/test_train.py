@@ -249,7 +249,7 @@ def test_taps_of_the_analysis(name):
     picture, quality = torch.rand(1, 3, 64, 64), torch.tensor([9])
     y = model.analysis(picture, quality, taps)
     assert [tuple(t.shape[2:]) for t in taps] == [(16, 16) if name == "aicr-s" else (8, 8), (4, 4)]
-    assert torch.equal(taps[1], model.split(y)[0])
+    assert torch.equal(taps[1], model.y_and_detail(y)[0])
     without_gradients: list[torch.Tensor] = []
     with torch.no_grad():  # blocks then overwrite what nobody needs any more, and taps are needed
         model.analysis(picture, quality, without_gradients)

@@ -158,7 +158,7 @@ class Codec:
         return encode_latents(self.model, self._priors, self._hyper_tables, y, streams)
 
     def latent(self, picture: Tensor, quality: int) -> Tensor:
-        """y (1, N, ceil(H/16), ceil(W/16)) of one picture (3, H, W), uint8 or float in [0, 1], as it is coded."""
+        """Latents (1, N + E, ceil(H/16), ceil(W/16)) of a picture (3, H, W), uint8 or float in [0, 1]; not rounded."""
         return self._run("analysis", self._padded(picture[None]), torch.full((1,), quality, device=self.device))
 
     def _check_weights(self, header: container.Header) -> None:

@@ -53,8 +53,8 @@ class Steps:
         """Symbols of the current step of latents (B, N + E, h, w), and :meth:`index`."""
         first = self._priors.config.latent if self._step >= 2 else 0
         own = latents[:, first : first + len(self._exponent)].permute(0, 2, 3, 1).float()
-        arguments = (own, self._parameters, self._exponent, self._quant_step, self._second, self._priors.zones)
-        return latent_quantise(*arguments)
+        zones = self._priors.zones
+        return latent_quantise(own, self._parameters, self._exponent, self._quant_step, self._second, zones)
 
     def accept(self, symbols: Tensor) -> None:
         """Takes the symbols of the current step in, and goes on to the next one."""
@@ -94,18 +94,19 @@ def of_each(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 
 
 def encode_latents(
-    model: AICR, priors: IntegerPriors, hyper_tables: TableSet, y: Tensor, streams: int | None = None
+    model: AICR, priors: IntegerPriors, hyper_tables: TableSet, latents: Tensor, streams: int | None = None
 ) -> list[list[bytes]]:
-    """Coded streams of the latents y (B, N + E, h, w) of each picture: so many, or as many as their size asks for."""
-    z = torch.round(of_each(model.hyper_analysis, y[:, : model.config.latent])).clamp(-_LIMIT, _LIMIT)
+    """Coded streams of each picture's latents (B, N + E, h, w): so many, or as many as their size asks for."""
+    y, _ = model.y_and_detail(latents)
+    z = torch.round(of_each(model.hyper_analysis, y)).clamp(-_LIMIT, _LIMIT)
     segments = [(z.flatten().to(torch.int16), _hyper_index(z.shape, z.device), hyper_tables)]
-    steps = Steps(priors, z, *y.shape[2:])
+    steps = Steps(priors, z, *latents.shape[2:])
     for step in range(steps.count):
-        symbols, index = steps.quantise(y)
+        symbols, index = steps.quantise(latents)
         segments.append((symbols, index, gaussian_tables()))
         if step + 1 < steps.count:
             steps.accept(symbols)
-    return encode_streams(segments, len(y), streams)
+    return encode_streams(segments, len(latents), streams)
 
 
 def decode_latents(

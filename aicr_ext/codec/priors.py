@@ -69,7 +69,8 @@ class IntegerPriors:
         fusion, _ = _network("prior_fusion", model.prior_fusion, exponent, first)
         spatial, _ = _network("spatial_prior", model.spatial_prior, torch.cat([seen, first]), second)
         self._hyper, self._fusion, self._spatial = hyper, fusion, spatial
-        if self.config.detail:
+        self._detail: list[Step] = []
+        if model.detail_prior is not None:
             outputs = torch.full((self.config.detail,), LOG_EXPONENT, device=device)
             self._detail, _ = _network("detail_prior", model.detail_prior, logs[:n], outputs)
 

@@ -97,7 +97,7 @@ class AICR(nn.Module):
         In evaluation mode both are of the symbols that the codec codes, but for its integers.
         ``taps`` is for :meth:`Analysis.forward`.
         """
-        y, detail = self.split(self.analysis(x, quality, taps))
+        y, detail = self.y_and_detail(self.analysis(x, quality, taps))
         h, w = y.shape[2:]
         z = self.hyper_analysis(y)
         noisy_z = z + torch.rand_like(z) - 0.5 if self.training else torch.round(z)
@@ -120,8 +120,8 @@ class AICR(nn.Module):
             self.synthesis(latents, quality), bits / pixels, self.hyper_prior.bits(noisy_z).sum((1, 2, 3)) / pixels
         )
 
-    def split(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """y (B, N, h, w), and its detail (B, E, h, w)."""
+    def y_and_detail(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """The two parts of latents (B, N + E, h, w)."""
         return latents[:, : self.config.latent], latents[:, self.config.latent :]
 
     def _rounded(self, residual: Tensor, log_scale: Tensor) -> Tensor:
