@@ -81,7 +81,8 @@ class Parameters:
     """In place of the entropy networks: what they have given before."""
 
     def __init__(self, priors: IntegerPriors, found: list[Tensor]) -> None:
-        self.config, self.zones, self.mean_exponent = priors.config, priors.zones, priors.mean_exponent
+        self.config, self.mean_exponent = priors.config, priors.mean_exponent
+        self.zones, self.variances = priors.zones, priors.variances
         self._found = found
 
     def first(self, _z: Tensor, _height: int, _width: int) -> Tensor:

@@ -61,6 +61,7 @@ wanted() { [[ " $STEPS " == *" $1 "* ]]; }
 step() { # NAME UNTIL ARGUMENTS...
   local name=$1 seconds=$(($2 - SECONDS)) start=$SECONDS code=0 status=ok
   local box=${BOX[$name]:-$seconds}
+  [ -z "$DRY_RUN" ] || box=$((5 * box)) # a rehearsal may be on a machine with other work
   ((seconds <= box)) || seconds=$box
   shift 2
   wanted "$name" || return 0

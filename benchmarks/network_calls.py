@@ -126,7 +126,7 @@ class _NoPriors:
     def __init__(self, config: ModelConfig, y: Tensor) -> None:
         self.config = config
         self.mean_exponent = torch.empty(config.latent, dtype=torch.int32, device="meta")
-        self.zones = torch.empty(SCALE_LEVELS, device="meta")
+        self.zones, self.variances = (torch.empty(SCALE_LEVELS, device="meta") for _ in range(2))
         self._first, self._second, self._detail = (
             torch.empty(len(y), *y.shape[2:], channels, dtype=torch.int16, device="meta")
             for channels in ((3 if config.quant_step else 2) * config.latent, 2 * config.latent, config.detail)
@@ -177,7 +177,8 @@ def network_calls(model: str, width: int, height: int, precision: str, batch: in
         quality = torch.empty(batch, dtype=torch.long)
         latents = torch.empty(batch, network.config.components, height // 16, width // 16)
         z = torch.empty(batch, network.config.hyper, height // 64, width // 64)
-        latents, z = (t.contiguous(memory_format=torch.channels_last) for t in (latents, z))
+        analysed = torch.cat([latents] * (2 if network.config.wiener_filter else 1), 1)
+        latents, analysed, z = (t.contiguous(memory_format=torch.channels_last) for t in (latents, analysed, z))
         y, detail = (part.contiguous(memory_format=torch.channels_last) for part in network.y_and_detail(latents))
         symbols = [torch.empty(part.numel() // 2, dtype=torch.int16) for part in (y, y, detail, detail)]
     priors = _NoPriors(network.config, y)
@@ -193,7 +194,7 @@ def network_calls(model: str, width: int, height: int, precision: str, batch: in
     def encode_steps() -> None:
         steps = Steps(priors, z, *y.shape[2:])
         for step in range(steps.count):
-            symbols, _ = steps.quantise(latents)
+            symbols, _ = steps.quantise(analysed)
             if step + 1 < steps.count:
                 steps.accept(symbols)
 

@@ -48,7 +48,7 @@ KINDS = {
     "jpeg": "JPEG",
 }
 #: Whose points stand in the tables of noise, and that of pictures that others degraded.
-QUALITIES, QUALITY = ("0", "31", "63"), "32"
+QUALITIES, QUALITY = ("0", "31", "63"), "48"
 
 Row = dict[str, str]
 

@@ -24,6 +24,7 @@ SHAPES = [
 
 #: Of the levels: from nothing, which is plain rounding, to several steps.
 ZONES = torch.linspace(0, 4, 128)
+VARIANCES = torch.logspace(-2, 4, 128)
 
 
 def drawn(shape: tuple[int, ...], width: int, seed: int = 0) -> dict[str, Tensor]:
@@ -46,11 +47,14 @@ def drawn(shape: tuple[int, ...], width: int, seed: int = 0) -> dict[str, Tensor
     corners = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, -32767.5, 1e30], dtype=torch.float64)
     corners = corners[torch.randint(0, len(corners), shape, generator=generator)]
     y = torch.where(torch.rand(shape, generator=generator) < 0.05, corners, y).float()
+    noise = torch.exp2(24 * torch.rand(shape, generator=generator) - 12)
+    noise = torch.where(torch.rand(shape, generator=generator) < 0.05, corners.float(), noise)
     return {
         "y": y,
         "parameters": parameters,
         "exponent": exponent,
         "step": step,
+        "noise": noise,
         "symbols": extreme(generator, (y.numel() // 2,)),
         "values": draw(generator, shape, -(2**27), 2**27, torch.int32),
     }
@@ -58,12 +62,13 @@ def drawn(shape: tuple[int, ...], width: int, seed: int = 0) -> dict[str, Tensor
 
 def calls_of(given: dict[str, Tensor]) -> Iterator[tuple[str, tuple]]:
     """Every operator, in both steps, with and without quantiser steps."""
-    y, parameters, exponent, step, symbols, values = given.values()
+    y, parameters, exponent, step, noise, symbols, values = given.values()
     for second in (False, True):
         yield "latent_scale_index", (parameters, len(exponent), second)
         for steps in (None, step):
-            yield "latent_quantise", (y, parameters, exponent, steps, second, None)
-        yield "latent_quantise", (y, parameters, exponent, step, second, ZONES)
+            yield "latent_quantise", (y, parameters, exponent, steps, second, None, None, None)
+            yield "latent_quantise", (y, parameters, exponent, steps, second, ZONES, noise, VARIANCES)
+        yield "latent_quantise", (y, parameters, exponent, step, second, ZONES, None, None)
         yield "latent_accept", (symbols, parameters, exponent, values if second else None)
     for steps in (None, step):
         yield "latent_dequantise", (values, exponent, steps)

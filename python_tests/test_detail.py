@@ -20,7 +20,7 @@ from aicr_ext.model.entropy import LOG_SCALE_MIN, quantised
 from aicr_ext.model.initialise import initialise_detail, initialise_linear
 from aicr_ext.train.data import patch_statistics, principal_components
 
-PLAIN = replace(TONED, name="plain", wire_id=93, shortcut_gate=False, tone_field=False)
+PLAIN = replace(TONED, name="plain", wire_id=93, shortcut_gate=False, wiener_filter=False, tone_field=False)
 
 
 @pytest.fixture(scope="module")

@@ -189,7 +189,7 @@ def test_the_calls_are_those_of_the_network(calls):
     both = [quantise, accept, quantise, accept, dequantise]
     assert ours["encode"] == [*both, *both[:-2]]  # of y, of its detail
     assert ours["decode"] == 2 * [index, accept, index, accept, dequantise]
-    assert calls["encode steps"][0].bytes == 32 * 192 * (4 + 2 * 2) + (192 + 128) * 4 + 32 * 96 * 3
+    assert calls["encode steps"][0].bytes == 32 * 192 * (4 + 4 + 2 * 2) + (192 + 2 * 128) * 4 + 32 * 96 * 3
 
 
 @requires_ops

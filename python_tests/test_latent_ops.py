@@ -120,6 +120,25 @@ def test_dead_zones_are_those_of_the_levels():
     assert symbols[10:].tolist() == [0, 0, 0, 0, 0, 2, 0, 0, -32767, 0]
 
 
+def test_the_filter_takes_noise_out_before_the_zone():
+    y = torch.tensor([4.0, 4.0, 1.2, math.nan]).view(1, 1, 1, 4).repeat(1, 2, 1, 1)
+    noise = torch.tensor([0.0, 1.0, 1.0, 1.0]).view(1, 1, 1, 4).repeat(1, 2, 1, 1)
+    parameters, exponent = torch.zeros(1, 2, 1, 8, dtype=torch.int16), torch.zeros(4, dtype=torch.int32)
+    zones, variances = torch.full((128,), 0.7), torch.full((128,), 1.0)
+    symbols = [latent_quantise(y, parameters, exponent, None, second, zones, noise, variances)[0] for second in (0, 1)]
+    assert [s.tolist() for s in symbols] == [[4, 2, 0, -32767], [0, -32767, 4, 2]]
+
+
+def test_the_filter_of_the_codec_is_that_of_training():
+    levels = torch.linspace(entropy.LOG_SCALE_MIN, entropy.LOG_SCALE_MAX, 128)
+    variances = IntegerPriors(untrained(TONED)).variances
+    torch.testing.assert_close(variances, torch.exp(2 * levels))
+    residual, noise = torch.randn(128), torch.rand(128)
+    expected = residual * variances / (variances + noise**2)
+    torch.testing.assert_close(entropy.filtered(residual, levels, noise), expected)
+    assert torch.equal(entropy.filtered(residual, levels, None), residual)
+
+
 def test_zones_of_the_codec_are_those_of_the_network():
     levels = torch.linspace(entropy.LOG_SCALE_MIN, entropy.LOG_SCALE_MAX, 128)
     zones = IntegerPriors(untrained(TONED)).zones
@@ -180,6 +199,14 @@ def test_definitions_serve_where_no_kernel_is():
         ("latent_quantise", {3: torch.zeros(2, 3, 5, 9).short()}, "step must have at least 16 channels, got 9"),
         ("latent_quantise", {5: torch.zeros(127)}, r"zones must have the shape \(128,\)"),
         ("latent_quantise", {5: torch.zeros(128).double()}, "zones must be Float, got Double"),
+        ("latent_quantise", {6: torch.zeros(2, 3, 5, 16)}, "noise and variances must come together"),
+        ("latent_quantise", {7: torch.zeros(128)}, "noise and variances must come together"),
+        (
+            "latent_quantise",
+            {6: torch.zeros(2, 3, 5, 15), 7: torch.ones(128)},
+            "noise must have 16 channels, got 15",
+        ),
+        ("latent_quantise", {6: torch.zeros(2, 3, 5, 16), 7: torch.ones(9)}, r"variances must have the shape \(128,\)"),
         ("latent_accept", {0: torch.zeros(241).short()}, r"symbols must have the shape \(240,\)"),
         ("latent_accept", {0: torch.zeros(240).int()}, "symbols must be Short, got Int"),
         ("latent_accept", {2: torch.zeros(2, 2).int()}, r"exponent must have the shape \(C,\), got 2"),

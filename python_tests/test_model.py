@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
 from op_cases import cut_into_strips
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+from training import TONED
 
 import aicr_ext
 from aicr_ext import _native, ops
@@ -61,7 +63,7 @@ def test_aicr_s_has_the_published_size():
 def test_aicr_l_and_t_have_their_documented_sizes():
     assert f"{parameters('aicr-l') / 1e6:.1f}" == "66.8"
     assert f"{convolution_macs('aicr-l') / 1e9:.1f}" == "77.7"
-    assert f"{parameters('aicr-t') / 1e6:.2f}" == "8.28"
+    assert f"{parameters('aicr-t') / 1e6:.2f}" == "8.31"
     assert f"{convolution_macs('aicr-t') / 1e9:.1f}" == "3.7"
 
 
@@ -106,7 +108,9 @@ def test_the_gate_sees_magnitudes_here_around_and_everywhere():
 
     def factors(linear, features=features):
         with torch.no_grad():
-            return gate(features, linear)
+            factor, noise = gate(features, linear)
+        assert noise is None
+        return factor
 
     found = factors(linear)
     assert found.shape == linear.shape
@@ -122,6 +126,57 @@ def test_the_gate_sees_magnitudes_here_around_and_everywhere():
     for value in gate.head.parameters():
         value.detach().zero_()
     assert torch.equal(factors(linear), torch.ones_like(linear))
+
+
+def test_a_gate_with_noise_tells_its_standard_deviation():
+    torch.manual_seed(0)
+    plain, gate = ShortcutGate(6, 4), ShortcutGate(6, 4, noise=True)
+    gate.load_state_dict(plain.state_dict(), strict=False)
+    features, linear = torch.randn(2, 6, 5, 7), torch.randn(2, 4, 5, 7)
+    factor, noise = gate(features, linear)
+    torch.testing.assert_close(factor, plain(features, linear)[0])
+    assert noise.shape == linear.shape
+    assert noise.dtype == torch.float32
+    assert noise.min() > 0
+    with torch.no_grad():
+        gate.noise.weight.zero_()
+        gate.noise.bias.fill_(math.log(0.05))
+    assert gate(features, linear)[1].unique().tolist() == pytest.approx([0.05])
+
+
+def test_the_encoder_filters_by_the_noise_that_the_analysis_tells():
+    """Without noise nothing changes; with noise throughout, less is coded, and in the limit the means alone."""
+    model = untrained(TONED).eval()
+    picture, quality = torch.rand(1, 3, 64, 64), torch.tensor([63])
+    gates = [model.analysis.gate, model.analysis.detail.gate]
+
+    def bits(log_noise):
+        for gate in gates:
+            gate.noise.weight.zero_()
+            gate.noise.bias.fill_(log_noise)
+        out = model(picture, quality)
+        latents = model.analysis(picture, quality)
+        noise, detail_noise = model.noise(latents)
+        assert latents.shape[1] == 2 * model.config.components
+        assert noise.shape == model.y_and_detail(latents)[0].shape
+        assert detail_noise.shape == model.y_and_detail(latents)[1].shape
+        torch.testing.assert_close(noise, math.exp(log_noise) * model.analysis.scale(quality).expand_as(noise))
+        return float(out.y_bpp)
+
+    with torch.no_grad():
+        none, some, all_of_it = (bits(value) for value in (-20.0, -3.0, 5.0))
+        for gate in gates:
+            gate.noise = None
+        model.config = replace(model.config, wiener_filter=False)
+        assert float(model(picture, quality).y_bpp) == pytest.approx(none)
+    assert all_of_it < some < none
+
+
+def test_a_filter_needs_a_gate():
+    with pytest.raises(ValueError, match="wiener_filter: tiny-toned needs a gate"):
+        AICR(replace(TONED, shortcut_gate=False))
+    with pytest.raises(ValueError, match="wiener_filter: tiny-toned needs a gate, and no quantiser steps"):
+        AICR(replace(TONED, quant_step=True))
 
 
 def test_checkerboard_codes_every_place_once_in_two_steps():

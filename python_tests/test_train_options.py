@@ -42,7 +42,7 @@ def test_what_the_configs_say():
     assert set(of("noise").mixture.kinds) == {"gaussian_noise"}
     assert set(of("weather").mixture.kinds) == {"haze", "rain", "snow"}
     assert len(of("everything").mixture.kinds) == len(of("aicr-t").mixture.kinds) == 9
-    assert of("gate").only == ("analysis.gate",)
+    assert of("gate").only == ("analysis.gate", "analysis.detail.gate", "detail_prior")
     assert of("detail").only == ("analysis.detail.gate", "detail_prior")
     assert {of(config).knee for config in ("noise", "weather", "everything", "gate", "detail", "aicr-t")} == {3.0}
     paper = of("paper")

@@ -21,7 +21,14 @@ TINY = ModelConfig(
 
 
 TONED = replace(
-    TINY, name="tiny-toned", wire_id=98, linear_shortcut=True, detail=6, shortcut_gate=True, tone_field=True
+    TINY,
+    name="tiny-toned",
+    wire_id=98,
+    linear_shortcut=True,
+    detail=6,
+    shortcut_gate=True,
+    wiener_filter=True,
+    tone_field=True,
 )
 
 

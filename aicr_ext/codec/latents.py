@@ -50,11 +50,21 @@ class Steps:
         return latent_scale_index(self._parameters, len(self._exponent), self._second)
 
     def quantise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Symbols of the current step of latents (B, N + E, h, w), and :meth:`index`."""
-        first = self._priors.config.latent if self._step >= 2 else 0
-        own = latents[:, first : first + len(self._exponent)].permute(0, 2, 3, 1).float()
-        zones = self._priors.zones
-        return latent_quantise(own, self._parameters, self._exponent, self._quant_step, self._second, zones)
+        """Symbols of the current step of what the analysis gives (B, N + E or more, h, w), and :meth:`index`."""
+        config = self._priors.config
+        first = config.latent if self._step >= 2 else 0
+        own = self._channels(latents, first)
+        zones, noise = self._priors.zones, None
+        if config.wiener_filter:
+            noise = self._channels(latents, config.components + first)
+        variances = None if noise is None else self._priors.variances
+        return latent_quantise(
+            own, self._parameters, self._exponent, self._quant_step, self._second, zones, noise, variances
+        )
+
+    def _channels(self, latents: Tensor, first: int) -> Tensor:
+        """(B, h, w, C) of the current step, from this channel on."""
+        return latents[:, first : first + len(self._exponent)].permute(0, 2, 3, 1).float()
 
     def accept(self, symbols: Tensor) -> None:
         """Takes the symbols of the current step in, and goes on to the next one."""
@@ -96,7 +106,9 @@ def of_each(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 def encode_latents(
     model: AICR, priors: IntegerPriors, hyper_tables: TableSet, latents: Tensor, streams: int | None = None
 ) -> list[list[bytes]]:
-    """Coded streams of each picture's latents (B, N + E, h, w): so many, or as many as their size asks for."""
+    """Coded streams of what the analysis gives of each picture (B, N + E or more, h, w): so many, or as many as
+    their size asks for.
+    """
     y, _ = model.y_and_detail(latents)
     z = torch.round(of_each(model.hyper_analysis, y)).clamp(-_LIMIT, _LIMIT)
     segments = [(z.flatten().to(torch.int16), _hyper_index(z.shape, z.device), hyper_tables)]

@@ -59,7 +59,10 @@ class IntegerPriors:
         device = self.mean_exponent.device
         self._table = asinh_table().to(device)
         #: Dead zone of each scale level, for the encoder.
-        self.zones = dead_zone(torch.from_numpy(gaussian_sigmas()).log()).float().to(device)
+        sigmas = torch.from_numpy(gaussian_sigmas())
+        self.zones = dead_zone(sigmas.log()).float().to(device)
+        #: Variance of each level, for the encoder's filter.
+        self.variances = sigmas.square().float().to(device)
         n = self.config.latent
         logs = torch.full((n * (2 if self.config.quant_step else 1),), LOG_EXPONENT, device=device)
         first = torch.cat([logs, self.mean_exponent])

@@ -17,6 +17,7 @@ from aicr_ext.model.entropy import (
     PriorFusion,
     SpatialPrior,
     exponents,
+    filtered,
     gaussian_bits,
     quantised,
 )
@@ -58,6 +59,8 @@ class AICR(nn.Module):
     def __init__(self, config: ModelConfig | str) -> None:
         super().__init__()
         self.config = get_config(config) if isinstance(config, str) else config
+        if self.config.wiener_filter and (self.config.quant_step or not self.config.shortcut_gate):
+            raise ValueError(f"wiener_filter: {self.config.name} needs a gate, and no quantiser steps of the priors")
         self.analysis = Analysis(self.config)
         self.synthesis = Synthesis(self.config)
         self.hyper_encoder = HyperEncoder(self.config)
@@ -97,7 +100,8 @@ class AICR(nn.Module):
         In evaluation mode both are of the symbols that the codec codes, but for its integers.
         ``taps`` is for :meth:`Analysis.forward`.
         """
-        y, detail = self.y_and_detail(self.analysis(x, quality, taps))
+        latents = self.analysis(x, quality, taps)
+        (y, detail), (noise, detail_noise) = self.y_and_detail(latents), self.noise(latents)
         h, w = y.shape[2:]
         z = self.hyper_analysis(y)
         noisy_z = z + torch.rand_like(z) - 0.5 if self.training else torch.round(z)
@@ -106,29 +110,36 @@ class AICR(nn.Module):
         if step is not None:
             y = y / step
         first = checkerboard(y.shape[1], h, w, y.device)
-        y_first = (self._rounded(y - mean, log_scale) + mean) * first
+        y_first = (self._rounded(filtered(y - mean, log_scale, noise), log_scale) + mean) * first
         log_scale_2, mean_2 = self.second_parameters(y_first, parameters).chunk(2, 1)
         log_scale = torch.where(first, log_scale, log_scale_2)
         mean = torch.where(first, mean, mean_2)
         pixels = x.shape[2] * x.shape[3]
-        coded, bits = self._coded(y - mean, log_scale)
+        coded, bits = self._coded(y - mean, log_scale, noise)
         latents = coded + mean if step is None else (coded + mean) * step
         if self.detail_prior is not None:
-            coded, more = self._coded(detail, self.detail_parameters(log_scale))
+            coded, more = self._coded(detail, self.detail_parameters(log_scale), detail_noise)
             latents, bits = torch.cat([latents, coded], 1), bits + more
         return Output(
             self.synthesis(latents, quality), bits / pixels, self.hyper_prior.bits(noisy_z).sum((1, 2, 3)) / pixels
         )
 
     def y_and_detail(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The two parts of latents (B, N + E, h, w)."""
-        return latents[:, : self.config.latent], latents[:, self.config.latent :]
+        """The two parts of latents (B, N + E or more, h, w)."""
+        return latents[:, : self.config.latent], latents[:, self.config.latent : self.config.components]
+
+    def noise(self, latents: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Standard deviations of the noise in y and in its detail, of all that the analysis gives; None: no filter."""
+        if not self.config.wiener_filter:
+            return None, None
+        return self.y_and_detail(latents[:, self.config.components :])
 
     def _rounded(self, residual: Tensor, log_scale: Tensor) -> Tensor:
         return round_ste(residual) if self.training else quantised(residual, log_scale)
 
-    def _coded(self, residual: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+    def _coded(self, residual: Tensor, log_scale: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         """What is coded of a residual, and its bits in each picture (B,)."""
+        residual = filtered(residual, log_scale, noise)
         coded = self._rounded(residual, log_scale)
         noisy = residual + torch.rand_like(residual) - 0.5 if self.training else coded
         return coded, gaussian_bits(noisy, log_scale).sum((1, 2, 3))

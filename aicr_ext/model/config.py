@@ -35,6 +35,8 @@ class ModelConfig:
         detail: components E of the detail that is coded behind y, for which the shortcut has no channels;
             even, and not N. Needs a linear shortcut.
         shortcut_gate: a factor on every component of the analysis' shortcut, if it has one (:class:`ShortcutGate`).
+        wiener_filter: the gate also tells how much noise it leaves, which the encoder takes out of what it codes, by
+            what the decoder expects (:func:`aicr_ext.model.entropy.filtered`). Needs a gate.
         tone_field: the analysis begins with a slowly varying map of colours (:class:`ToneField`).
         lambdas: rate-distortion trade-off of quality 0 and of quality 63.
     """
@@ -56,6 +58,7 @@ class ModelConfig:
     linear_shortcut: bool = False
     detail: int = 0
     shortcut_gate: bool = False
+    wiener_filter: bool = False
     tone_field: bool = False
     lambdas: tuple[float, float] = (128.0, 2048.0)
 
@@ -109,6 +112,7 @@ CONFIGS = {
             linear_shortcut=True,
             detail=128,
             shortcut_gate=True,
+            wiener_filter=True,
             tone_field=True,
             lambdas=(32.0, 2048.0),
         ),
@@ -119,7 +123,13 @@ CONFIGS = {
 # aicr-t as it was before it restored: trained on clean pictures only, which it codes in fewer bits. It is also the
 # baseline that restoring weights are compared with.
 CONFIGS["aicr-t-clean"] = replace(
-    CONFIGS["aicr-t"], name="aicr-t-clean", wire_id=4, detail=0, shortcut_gate=False, tone_field=False
+    CONFIGS["aicr-t"],
+    name="aicr-t-clean",
+    wire_id=4,
+    detail=0,
+    shortcut_gate=False,
+    wiener_filter=False,
+    tone_field=False,
 )
 
 

@@ -24,18 +24,20 @@ class DetailAnalysis(nn.Module):
         width: channels of the features that the gate sees.
         components: E.
         ends: scales at quality 0 and 63 before training.
+        noise: as in :class:`ShortcutGate`.
     """
 
-    def __init__(self, width: int, components: int, ends: tuple[float, float]) -> None:
+    def __init__(self, width: int, components: int, ends: tuple[float, float], noise: bool = False) -> None:
         super().__init__()
         self.linear = PointwiseConv2d(3 * 256, components)
-        self.gate = ShortcutGate(width, components, _HIDDEN)
+        self.gate = ShortcutGate(width, components, _HIDDEN, noise)
         self.scale = RateScale(components, ends, channelwise=True)
 
-    def forward(self, features: Tensor, patches: Tensor, quality: Tensor) -> Tensor:
-        """Features (B, width, h, w) and patches (B, 768, h, w) to (B, E, h, w) float32."""
-        linear = linear_float32(self.linear, patches)
-        return linear * self.gate(features, linear) * self.scale(quality)
+    def forward(self, features: Tensor, patches: Tensor, quality: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features (B, width, h, w) and patches (B, 768, h, w) to (B, E, h, w) float32: components, noise in them."""
+        linear, scale = linear_float32(self.linear, patches), self.scale(quality)
+        factor, noise = self.gate(features, linear)
+        return linear * factor * scale, None if noise is None else noise * scale
 
 
 class DetailSynthesis(nn.Module):

@@ -32,6 +32,7 @@ __all__ = [
     "SpatialPrior",
     "dead_zone",
     "exponents",
+    "filtered",
     "gaussian_bits",
     "quantised",
 ]
@@ -49,6 +50,17 @@ def gaussian_bits(residual: Tensor, log_scale: Tensor) -> Tensor:
     magnitude = residual.float().abs()
     mass = 0.5 * (torch.erfc((magnitude - 0.5) * inverse) - torch.erfc((magnitude + 0.5) * inverse))
     return -torch.log2(mass.clamp_min(1e-6))
+
+
+def filtered(residual: Tensor, log_scale: Tensor, noise: Tensor | None) -> Tensor:
+    """Wiener's filter, elementwise: a residual with noise of a standard deviation ``noise`` in it, without the noise.
+
+    What a residual is expected to be beyond noise has the scale that it is coded with; noise None is no noise.
+    """
+    if noise is None:
+        return residual
+    variance = torch.exp(2 * log_scale.float().clamp(LOG_SCALE_MIN, LOG_SCALE_MAX))
+    return residual * (variance / (variance + noise * noise))
 
 
 #: Bits that the square of a quantiser step is worth to the encoder, against which it weighs those of a symbol. A step

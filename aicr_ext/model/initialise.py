@@ -16,6 +16,9 @@ __all__ = ["initialise", "initialise_detail", "initialise_linear"]
 #: So many of the last channels of y have the scales that those of the detail begin with.
 _NEAREST = 16
 
+#: Logarithm of the noise, of pictures in [0, 1], that a Wiener filter begins with: little.
+_NOISE = -4.0
+
 
 @torch.no_grad()
 def initialise(model: AICR) -> None:
@@ -44,6 +47,9 @@ def initialise(model: AICR) -> None:
         if isinstance(module, ShortcutGate):
             module.around.weight.fill_(1 / 9)
             module.head.weight.zero_()
+            if module.noise is not None:
+                module.noise.weight.zero_()
+                module.noise.bias.fill_(_NOISE)
     if model.detail_prior is not None:  # nothing is coded
         model.synthesis.detail.linear.weight.zero_()
         prior = model.detail_prior[-1]

@@ -27,18 +27,25 @@ class ShortcutGate(nn.Module):
         width: channels of the features.
         components: of the shortcut.
         hidden: channels between.
+        noise: tell also how much noise is left, from the same hidden features.
     """
 
-    def __init__(self, width: int, components: int, hidden: int = 96) -> None:
+    def __init__(self, width: int, components: int, hidden: int = 96, noise: bool = False) -> None:
         super().__init__()
         self.around = nn.Conv2d(components, components, 3, padding=1, groups=components)
         self.mix = PointwiseConv2d(width + 2 * components, hidden)
         self.overall = PointwiseConv2d(components, hidden, bias=False)
         self.head = PointwiseConv2d(hidden, components)
+        self.noise = PointwiseConv2d(hidden, components) if noise else None
 
-    def forward(self, features: Tensor, linear: Tensor) -> Tensor:
-        """Features (B, width, h, w) and components (B, components, h, w) float32 to factors, float32."""
+    def forward(self, features: Tensor, linear: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features (B, width, h, w) and components (B, components, h, w) float32 to float32 of the components' shape:
+        factors, and the standard deviation of the noise that they leave, if asked for.
+        """
         size = 0.5 * torch.log(_UNIT * linear.square() + _FLOOR)
         seen = [features, size.to(features.dtype), self.around(size).to(features.dtype)]
-        h = self.mix(torch.cat(seen, 1)) + self.overall(size.mean((2, 3), keepdim=True))
-        return 2 * torch.sigmoid(self.head(ops.gelu(h)).float())
+        h = ops.gelu(self.mix(torch.cat(seen, 1)) + self.overall(size.mean((2, 3), keepdim=True)))
+        factor = 2 * torch.sigmoid(self.head(h).float())
+        if self.noise is None:
+            return factor, None
+        return factor, factor * self.noise(h).float().clamp(-20, 5).exp()

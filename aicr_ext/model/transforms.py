@@ -133,7 +133,8 @@ def _rate_scale(config: ModelConfig, ends: tuple[float, float]) -> RateScale:
 class Analysis(nn.Module):
     """Picture (B, 3, H, W) in [0, 1], sides multiples of 16, to latents (B, N + E, H/16, W/16) in units of the step.
 
-    The first N channels are y, the others its detail, if the configuration has any.
+    The first N channels are y, the others its detail, if the configuration has any. With a Wiener filter N + E
+    channels more follow, the standard deviations of the noise in each.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -149,9 +150,13 @@ class Analysis(nn.Module):
             low, high = config.lambdas
             ends = (1 / step_size(low), 1 / step_size(high))
             self.linear = PointwiseConv2d(3 * 256, config.latent)
-            self.gate = ShortcutGate(widths[-1], config.latent) if config.shortcut_gate else None
+            self.gate = None
+            if config.shortcut_gate:
+                self.gate = ShortcutGate(widths[-1], config.latent, noise=config.wiener_filter)
             self.scale = _rate_scale(config, ends)
-            self.detail = DetailAnalysis(widths[-1], config.detail, ends) if config.detail else None
+            self.detail = None
+            if config.detail:
+                self.detail = DetailAnalysis(widths[-1], config.detail, ends, config.wiener_filter)
         else:
             self.linear = self.gate = self.detail = None
             self.scale = _rate_scale(config, (0.5, 2.0))
@@ -171,13 +176,22 @@ class Analysis(nn.Module):
             if self.linear is None and i == 1:  # now at 1/4
                 h = (h * scale).to(h.dtype)
         y = self.head(h).float()
+        noise = None
         if self.linear is not None:
             patches = ops.pixel_unshuffle(x, 16, torch.channels_last)
             linear = linear_float32(self.linear, patches)
-            y = (y + (linear if self.gate is None else linear * self.gate(h, linear))) * scale
+            if self.gate is not None:
+                factor, noise = self.gate(h, linear)
+                linear = linear * factor
+            y = (y + linear) * scale
         if taps is not None:
             taps.append(y)
-        return y if self.detail is None else torch.cat([y, self.detail(h, patches, quality)], 1)
+        found, told = [y], [None if noise is None else noise * scale]
+        if self.detail is not None:
+            for parts, part in zip((found, told), self.detail(h, patches, quality), strict=True):
+                parts.append(part)
+        found += [noise for noise in told if noise is not None]
+        return y if len(found) == 1 else torch.cat(found, 1)
 
 
 class Synthesis(nn.Module):

@@ -58,17 +58,22 @@ def latent_quantise(
     step: Tensor | None = None,
     second: bool = False,
     zones: Tensor | None = None,
+    noise: Tensor | None = None,
+    variances: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Symbols and table indices of a step: y / step - mean, rounded to nearest (ties to even), within ± 32767.
 
     Where the index is 0 the scale is too small to be coded, and the symbol is 0; so it is where the magnitude is below
-    the zone of the index. What is not a number becomes the lower limit.
+    the zone of the index. What is not a number becomes the lower limit. Where there is noise, the difference is first
+    multiplied by variance / (variance + noise^2) with the variance of the index (Wiener's filter).
 
     Args:
         y: (B, H, W, C) float32.
         parameters, exponent, step: as the module says; no ``step`` is a step of 1.
         second: whether of the second step.
         zones: (128,) float32, half the width of the dead zone of each level; none: what rounds to 0 becomes 0.
+        noise: (B, H, W, C) float32, standard deviation of the noise in y / step; none: no noise.
+        variances: (128,) float32, of each level; only together with ``noise``.
 
     Returns:
         symbols, int16, and :func:`latent_scale_index`, each (B · H · W · C / 2,).
@@ -77,8 +82,8 @@ def latent_quantise(
         RuntimeError: shapes or dtypes that do not fit.
     """
     if not has_kernel(y.device.type):
-        return latent_quantise_reference(y, parameters, exponent, step, second, zones)
-    return torch.ops.aicr_ext.latent_quantise(y, parameters, exponent, step, second, zones)
+        return latent_quantise_reference(y, parameters, exponent, step, second, zones, noise, variances)
+    return torch.ops.aicr_ext.latent_quantise(y, parameters, exponent, step, second, zones, noise, variances)
 
 
 def latent_accept(symbols: Tensor, parameters: Tensor, exponent: Tensor, values: Tensor | None = None) -> Tensor:
@@ -127,7 +132,7 @@ def _fake_scale_index(parameters, channels, second):
     return parameters.new_empty(_half(parameters, channels), dtype=torch.uint8)
 
 
-def _fake_quantise(y, parameters, exponent, step, second, zones):
+def _fake_quantise(y, parameters, exponent, step, second, zones, noise, variances):
     size = _half(parameters, y.shape[-1])
     return y.new_empty(size, dtype=torch.int16), y.new_empty(size, dtype=torch.uint8)
 

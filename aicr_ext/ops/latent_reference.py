@@ -1,7 +1,7 @@
 """Plain-torch definitions of the operators of a coding step (:mod:`aicr_ext.ops.latent`); kernels equal their bits.
 
-All arithmetic in float64 is of numbers that it holds exactly, but for the division by the quantiser step and the
-difference to the mean, which are correctly rounded everywhere.
+All arithmetic in float64 is of numbers that it holds exactly, but for the division by the quantiser step, the
+difference to the mean, and sum, quotient and product of the filter, which are correctly rounded everywhere.
 """
 
 from __future__ import annotations
@@ -44,13 +44,23 @@ def latent_scale_index_reference(parameters: Tensor, channels: int, second: bool
 
 
 def latent_quantise_reference(
-    y: Tensor, parameters: Tensor, exponent: Tensor, step: Tensor | None, second: bool, zones: Tensor | None = None
+    y: Tensor,
+    parameters: Tensor,
+    exponent: Tensor,
+    step: Tensor | None,
+    second: bool,
+    zones: Tensor | None = None,
+    noise: Tensor | None = None,
+    variances: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As :func:`aicr_ext.ops.latent.latent_quantise`."""
     index = latent_scale_index_reference(parameters, y.shape[-1], second)
     _, mean = _scales_and_means(parameters, y.shape[-1])
     scaled = y.double() if step is None else y.double() / _real_step(step, y.shape[-1])
     residual = _of_step(scaled - _real(mean, exponent), second).flatten()
+    if noise is not None:
+        variance = variances.double()[index.long()]
+        residual = residual * (variance / (variance + _of_step(noise.double(), second).flatten().square()))
     # fmax and fmin return the limit for what is no number.
     symbols = torch.round(residual.fmax(residual.new_tensor(-_SYMBOL_LIMIT)).fmin(residual.new_tensor(_SYMBOL_LIMIT)))
     dead = index == 0

@@ -11,8 +11,8 @@ from aicr_ext.model.initialise import initialise
 
 __all__ = ["as_model", "fits", "freeze"]
 
-#: Parts that change nothing before they are trained, by their names in :class:`ModelConfig`.
-ADDED = ("tone_field", "shortcut_gate", "detail")
+#: Parts that change nothing before they are trained (the filter: little), by their names in :class:`ModelConfig`.
+ADDED = ("tone_field", "shortcut_gate", "wiener_filter", "detail")
 
 
 def fits(wanted: ModelConfig, config: ModelConfig) -> bool:
@@ -23,7 +23,7 @@ def fits(wanted: ModelConfig, config: ModelConfig) -> bool:
 
 
 def as_model(wanted: ModelConfig, model: AICR) -> AICR:
-    """Weights to start from as another model, with the parts of :data:`ADDED` that they lack, which do nothing yet.
+    """Weights to start from as another model, with the parts of :data:`ADDED` that they lack, as these begin.
 
     Raises:
         ValueError: they are of another shape.

@@ -39,9 +39,8 @@ AICR_SCHEMAS(library) {
   library.def("latent_accept(Tensor symbols, Tensor parameters, Tensor exponent, Tensor? values) -> Tensor");
   library.def("latent_dequantise(Tensor values, Tensor exponent, Tensor? step) -> Tensor");
   library.def(
-      "latent_quantise(Tensor y, Tensor parameters, Tensor exponent, Tensor? step, bool second, Tensor? "
-      "zones)"
-      " -> (Tensor symbols, Tensor index)");
+      "latent_quantise(Tensor y, Tensor parameters, Tensor exponent, Tensor? step, bool second, "
+      "Tensor? zones, Tensor? noise, Tensor? variances) -> (Tensor symbols, Tensor index)");
   library.def("latent_scale_index(Tensor parameters, int channels, bool second) -> Tensor");
   library.def("layer_norm2d(Tensor x, Tensor weight, Tensor? bias, bool subtract_mean, float eps) -> Tensor");
   library.def(

@@ -19,8 +19,10 @@ struct LatentStep {
   const int16_t* parameters;  // [pixels][parameter_channels]: the last are log scales and means
   const int32_t* exponent;    // [channels]
   int64_t step_channels;
-  const int16_t* step;  // [pixels][step_channels], or null
-  const float* zones;   // [kScaleLevels], or null
+  const int16_t* step;     // [pixels][step_channels], or null
+  const float* zones;      // [kScaleLevels], or null
+  const float* noise;      // [pixels][channels], or null
+  const float* variances;  // [kScaleLevels], if there is noise
 };
 
 constexpr int32_t kScaleLevels = 128;
@@ -47,6 +49,13 @@ AICR_HOST_DEVICE inline double unit_of(int32_t exponent) {
 AICR_HOST_DEVICE inline double quantiser_step(int32_t step) {
   const double real = step * (1.0 / 2048);
   return real > 0.5 ? real : 0.5;
+}
+
+// A residual without the noise of this standard deviation in it (Wiener's filter), if it has this variance
+// otherwise. The square is exact, so adding it is the same with and without contraction.
+AICR_HOST_DEVICE inline double without_noise(double residual, float noise, float variance) {
+  const double deviation = noise;
+  return residual * (variance / (variance + deviation * deviation));
 }
 
 // The symbol of a number from which the mean is taken: the nearest one, ties to even.

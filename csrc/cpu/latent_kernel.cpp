@@ -47,15 +47,26 @@ AICR_VECTOR_CLONES void latent_quantise_run(const LatentStep& task, const float*
     int16_t* own_symbols = symbols + pixel * half;
     uint8_t* own_index = index + pixel * half;
     levels(scales_of(task, pixel) + begin, half, own_index);
-    const auto symbol = [&](int64_t c, double scaled) AICR_INLINE_LAMBDA {
-      const double residual = scaled - mean[c] * unit_of(exponent[c]);
-      own_symbols[c] = static_cast<int16_t>(coded_symbol(residual, own_index[c], task.zones));
+    const auto quantise = [&](const auto& scaled) AICR_INLINE_LAMBDA {
+      const auto residual = [&](int64_t c)
+                                AICR_INLINE_LAMBDA { return scaled(c) - mean[c] * unit_of(exponent[c]); };
+      if (task.noise == nullptr) {
+        for (int64_t c = 0; c < half; ++c) {
+          own_symbols[c] = static_cast<int16_t>(coded_symbol(residual(c), own_index[c], task.zones));
+        }
+      } else {
+        const float* noise = task.noise + pixel * task.channels + begin;
+        for (int64_t c = 0; c < half; ++c) {
+          const double picture = without_noise(residual(c), noise[c], task.variances[own_index[c]]);
+          own_symbols[c] = static_cast<int16_t>(coded_symbol(picture, own_index[c], task.zones));
+        }
+      }
     };
     if (task.step == nullptr) {
-      for (int64_t c = 0; c < half; ++c) symbol(c, own_y[c]);
+      quantise([&](int64_t c) AICR_INLINE_LAMBDA { return static_cast<double>(own_y[c]); });
     } else {
       const int16_t* step = task.step + pixel * task.step_channels + begin;
-      for (int64_t c = 0; c < half; ++c) symbol(c, own_y[c] / quantiser_step(step[c]));
+      quantise([&](int64_t c) AICR_INLINE_LAMBDA { return own_y[c] / quantiser_step(step[c]); });
     }
   }
 }

@@ -36,14 +36,16 @@ Tensor latent_scale_index_cpu(Tensor parameters, int64_t channels, bool second) 
 
 std::tuple<Tensor, Tensor> latent_quantise_cpu(Tensor y, Tensor parameters, Tensor exponent,
                                                std::optional<Tensor> step, bool second,
-                                               std::optional<Tensor> zones) {
-  check_latent_quantise(y, parameters, exponent, step, zones);
+                                               std::optional<Tensor> zones, std::optional<Tensor> noise,
+                                               std::optional<Tensor> variances) {
+  check_latent_quantise(y, parameters, exponent, step, zones, noise, variances);
   const int64_t channels = y.size(3);
   DenseLatentStep dense(y, channels, second);
   dense.set_parameters(parameters);
   dense.set_exponent(exponent);
   dense.set_step(step);
   dense.set_zones(zones);
+  dense.set_noise(noise, variances);
   const Tensor dense_y = contiguous(y);
   Tensor symbols = of_step(y, channels, ScalarType::Short), index = of_step(y, channels, ScalarType::Byte);
   const float* from = dense_y.const_data_ptr<float>();

@@ -28,8 +28,9 @@ Tensor latent_scale_index_cuda(Tensor parameters, int64_t channels, bool second)
 
 std::tuple<Tensor, Tensor> latent_quantise_cuda(Tensor y, Tensor parameters, Tensor exponent,
                                                 std::optional<Tensor> step, bool second,
-                                                std::optional<Tensor> zones) {
-  check_latent_quantise(y, parameters, exponent, step, zones);
+                                                std::optional<Tensor> zones, std::optional<Tensor> noise,
+                                                std::optional<Tensor> variances) {
+  check_latent_quantise(y, parameters, exponent, step, zones, noise, variances);
   const CudaDeviceGuard guard(y.get_device_index());
   const int64_t channels = y.size(3);
   DenseLatentStep dense(y, channels, second);
@@ -37,6 +38,7 @@ std::tuple<Tensor, Tensor> latent_quantise_cuda(Tensor y, Tensor parameters, Ten
   dense.set_exponent(exponent);
   dense.set_step(step);
   dense.set_zones(zones);
+  dense.set_noise(noise, variances);
   const Tensor dense_y = contiguous(y);
   Tensor symbols = of_step(y, channels, ScalarType::Short), index = of_step(y, channels, ScalarType::Byte);
   check_launch("latent_quantise",

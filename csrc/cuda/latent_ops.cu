@@ -3,9 +3,9 @@
 //
 // A thread has four neighbouring channels of a pixel, or one where the channels of half a step are no
 // multiple of four or something does not lie where vectors do. Each reads and writes the memory once: for
-// each number of a step latent_scale_index 2 bytes and 1, latent_quantise 8 (10 with quantiser steps) and 3;
-// for each number of the latent latent_accept 2 (4 in the second step) and 4, latent_dequantise 4 (6) and 4.
-// No shared memory.
+// each number of a step latent_scale_index 2 bytes and 1, latent_quantise 8 (2 more with quantiser steps, 4
+// with noise) and 3; for each number of the latent latent_accept 2 (4 in the second step) and 4,
+// latent_dequantise 4 (6) and 4. No shared memory.
 #include "cuda/latent_ops.cuh"
 
 #include <climits>
@@ -88,12 +88,16 @@ __global__ void __launch_bounds__(kThreads)
   const auto numbers = load<V>(y + own.pixel * task.channels + channel);
   Vector<int16_t, V> steps;
   if (task.step != nullptr) steps = load<V>(task.step + own.pixel * task.step_channels + channel);
+  Vector<float, V> noise;
+  if (task.noise != nullptr) noise = load<V>(task.noise + own.pixel * task.channels + channel);
   Vector<int16_t, V> nearest;
 #pragma unroll
   for (int i = 0; i < V; ++i) {
     double scaled = numbers.values[i];
     if (task.step != nullptr) scaled /= quantiser_step(steps.values[i]);
-    const double residual = scaled - means.values[i] * unit_of(exponents.values[i]);
+    double residual = scaled - means.values[i] * unit_of(exponents.values[i]);
+    if (task.noise != nullptr)
+      residual = without_noise(residual, noise.values[i], task.variances[levels.values[i]]);
     nearest.values[i] = static_cast<int16_t>(coded_symbol(residual, levels.values[i], task.zones));
   }
   store(nearest, symbols + to);
@@ -147,7 +151,7 @@ template <typename... Pointers>
 bool has_vectors(const LatentStep& task, Pointers... pointers) {
   return task.channels / 2 % kEach == 0 && task.parameter_channels % kEach == 0 &&
          task.step_channels % kEach == 0 &&
-         aligned_to(kVectorBytes, task.parameters, task.exponent, task.step, pointers...);
+         aligned_to(kVectorBytes, task.parameters, task.exponent, task.step, task.noise, pointers...);
 }
 
 // Calls launch(V, blocks) with the width of the vectors, a constant, and the blocks for `channels` of each

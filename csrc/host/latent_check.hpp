@@ -45,6 +45,15 @@ inline void check_step(const char* op, const std::optional<Tensor>& step, const 
   check_channels(op, "step", *step, map.size(3));
 }
 
+// A number for each scale level.
+inline void check_per_level(const char* op, const char* name, const std::optional<Tensor>& numbers,
+                            const Tensor& first) {
+  if (!numbers.has_value()) return;
+  check_integer(op, name, *numbers, ScalarType::Float, first);
+  STD_TORCH_CHECK(numbers->dim() == 1 && numbers->size(0) == kScaleLevels, op, ": ", name,
+                  " must have the shape (", kScaleLevels, ",)");
+}
+
 inline void check_latent_scale_index(const Tensor& parameters, int64_t channels) {
   const char* op = "latent_scale_index";
   check_map(op, "parameters", parameters, ScalarType::Short, parameters);
@@ -53,7 +62,9 @@ inline void check_latent_scale_index(const Tensor& parameters, int64_t channels)
 }
 
 inline void check_latent_quantise(const Tensor& y, const Tensor& parameters, const Tensor& exponent,
-                                  const std::optional<Tensor>& step, const std::optional<Tensor>& zones) {
+                                  const std::optional<Tensor>& step, const std::optional<Tensor>& zones,
+                                  const std::optional<Tensor>& noise,
+                                  const std::optional<Tensor>& variances) {
   const char* op = "latent_quantise";
   check_map(op, "y", y, ScalarType::Float, y);
   check_even(op, y.size(3));
@@ -62,10 +73,14 @@ inline void check_latent_quantise(const Tensor& y, const Tensor& parameters, con
   check_channels(op, "parameters", parameters, 2 * y.size(3));
   check_per_channel(op, "exponent", exponent, y.size(3), y);
   check_step(op, step, "y", y);
-  if (!zones.has_value()) return;
-  check_integer(op, "zones", *zones, ScalarType::Float, y);
-  STD_TORCH_CHECK(zones->dim() == 1 && zones->size(0) == kScaleLevels, op, ": zones must have the shape (",
-                  kScaleLevels, ",)");
+  check_per_level(op, "zones", zones, y);
+  check_per_level(op, "variances", variances, y);
+  STD_TORCH_CHECK(noise.has_value() == variances.has_value(), op, ": noise and variances must come together");
+  if (!noise.has_value()) return;
+  check_map(op, "noise", *noise, ScalarType::Float, y);
+  check_pixels(op, "noise", *noise, "y", y);
+  STD_TORCH_CHECK(noise->size(3) == y.size(3), op, ": noise must have ", y.size(3), " channels, got ",
+                  noise->size(3));
 }
 
 inline void check_latent_accept(const Tensor& symbols, const Tensor& parameters, const Tensor& exponent,

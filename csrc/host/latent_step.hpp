@@ -14,7 +14,7 @@ namespace aicr {
 
 // The tensors of a step, dense, and where they lie.
 struct DenseLatentStep {
-  std::optional<torch::stable::Tensor> parameters, exponent, step, zones;
+  std::optional<torch::stable::Tensor> parameters, exponent, step, zones, noise, variances;
   LatentStep task{};
 
   // `map` has the pictures, rows and columns.
@@ -47,6 +47,15 @@ struct DenseLatentStep {
     if (!given.has_value()) return;
     zones = torch::stable::contiguous(*given);
     task.zones = zones->const_data_ptr<float>();
+  }
+
+  void set_noise(const std::optional<torch::stable::Tensor>& given,
+                 const std::optional<torch::stable::Tensor>& of_levels) {
+    if (!given.has_value()) return;
+    noise = torch::stable::contiguous(*given);
+    variances = torch::stable::contiguous(*of_levels);
+    task.noise = noise->const_data_ptr<float>();
+    task.variances = variances->const_data_ptr<float>();
   }
 };
 
