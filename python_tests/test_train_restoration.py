@@ -60,6 +60,18 @@ def test_latents_of_clean_pictures_are_where_they_should_be():
     assert float(dark) > 2 * float(clean)
 
 
+def test_noise_is_no_part_of_the_aim():
+    """A noisy picture has more noise in its latents than a clean one, and that is no difference to undo."""
+    model = untrained(TONED)
+    objective = Restoration("latent", model)
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        before = float(objective(model.analysis, x, x))
+        for gate in (model.analysis.gate, model.analysis.detail.gate):
+            gate.noise.bias.add_(3)
+        assert float(objective(model.analysis, x, x)) == before
+
+
 @pytest.mark.parametrize("objective, part", [("tone", "analysis.tone."), ("latent", "analysis.")])
 def test_only_its_part_is_trained(objective, part, start, photographs, tmp_path):
     options = short(photographs, tmp_path / "run", model=TONED.name, start=start, objective=objective, mixture=DARK)

@@ -176,22 +176,23 @@ class Analysis(nn.Module):
             if self.linear is None and i == 1:  # now at 1/4
                 h = (h * scale).to(h.dtype)
         y = self.head(h).float()
-        noise = None
+        noises = []
         if self.linear is not None:
             patches = ops.pixel_unshuffle(x, 16, torch.channels_last)
             linear = linear_float32(self.linear, patches)
             if self.gate is not None:
                 factor, noise = self.gate(h, linear)
                 linear = linear * factor
+                noises = [] if noise is None else [noise * scale]
             y = (y + linear) * scale
         if taps is not None:
             taps.append(y)
-        found, told = [y], [None if noise is None else noise * scale]
+        latents = [y]
         if self.detail is not None:
-            for parts, part in zip((found, told), self.detail(h, patches, quality), strict=True):
-                parts.append(part)
-        found += [noise for noise in told if noise is not None]
-        return y if len(found) == 1 else torch.cat(found, 1)
+            detail, noise = self.detail(h, patches, quality)
+            latents.append(detail)
+            noises += [] if noise is None else [noise]
+        return y if len(latents + noises) == 1 else torch.cat(latents + noises, 1)
 
 
 class Synthesis(nn.Module):

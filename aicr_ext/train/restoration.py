@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aicr_ext.model.aicr import AICR
+from aicr_ext.model.shortcut import ShortcutGate
 
 __all__ = ["OBJECTIVES", "Restoration", "latent_loss", "tone_loss"]
 
@@ -53,7 +54,7 @@ class Restoration:
         analysis = model.analysis
         if analysis.tone is None:
             raise ValueError(f"objective: {objective} needs a tone field, which {model.config.name} has not")
-        self.clean = None
+        self.clean, self.components = None, model.config.components
         if objective == "latent":
             self.clean = copy.deepcopy(analysis).requires_grad_(False)
             self.clean.tone = None
@@ -63,6 +64,9 @@ class Restoration:
         analysis.scale.requires_grad_(False)
         if analysis.detail is not None:
             analysis.detail.scale.requires_grad_(False)
+        for module in analysis.modules():
+            if isinstance(module, ShortcutGate) and module.noise is not None:
+                module.noise.requires_grad_(False)
 
     def to(self, device: torch.device) -> None:
         if self.clean is not None:
@@ -75,5 +79,5 @@ class Restoration:
             return loss
         quality = torch.full((len(source),), _QUALITY, device=source.device)
         with torch.no_grad():
-            y = self.clean(target, quality)
-        return loss + latent_loss(analysis(source, quality), y)
+            aim = self.clean(target, quality)[:, : self.components]  # not the noise in them
+        return loss + latent_loss(analysis(source, quality)[:, : self.components], aim)
