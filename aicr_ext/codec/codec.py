@@ -158,7 +158,9 @@ class Codec:
         return encode_latents(self.model, self._priors, self._hyper_tables, y, streams)
 
     def latent(self, picture: Tensor, quality: int) -> Tensor:
-        """Latents (1, N + E, ceil(H/16), ceil(W/16)) of a picture (3, H, W), uint8 or float in [0, 1]; not rounded."""
+        """What the analysis gives of a picture (3, H, W), uint8 or float in [0, 1]: latents (1, N + E or more,
+        ceil(H/16), ceil(W/16)), not rounded, and with a Wiener filter their noise (:class:`Analysis`).
+        """
         return self._run("analysis", self._padded(picture[None]), torch.full((1,), quality, device=self.device))
 
     def _check_weights(self, header: container.Header) -> None:

@@ -58,8 +58,8 @@ class IntegerPriors:
         self.mean_exponent = model.mean_exponents.int()
         device = self.mean_exponent.device
         self._table = asinh_table().to(device)
-        #: Dead zone of each scale level, for the encoder.
         sigmas = torch.from_numpy(gaussian_sigmas())
+        #: Dead zone of each scale level, for the encoder.
         self.zones = dead_zone(sigmas.log()).float().to(device)
         #: Variance of each level, for the encoder's filter.
         self.variances = sigmas.square().float().to(device)
