@@ -7,7 +7,7 @@ run, in turns.
 * GB/s counts the bytes that the forward operator has to move at least: its inputs once and its output once; GFLOP/s
   what ``FlopCounterMode`` counts in the definition.
 * "% of roof" is the time that these bytes or these operations take at least, whichever is longer, of the time measured.
-  The roofs are copies of several sizes, of which the nearest counts, and the product of two large matrices in the dtype
+  The roofs are copies of several sizes, of which the nearest counts, and a large matrix product in the dtype
   (:mod:`aicr_ext.profiling.roofs`).
 * MiB is the most memory that a forward call holds beside its arguments.
 * The error is the largest against the definition in float64, next to that of eager PyTorch in the same dtype; of an

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from aicr_ext.ops.pointwise import pointwise_convolution
+
 __all__ = ["Roofs", "measure_roofs"]
 
 #: Sizes of the copies in bytes, source and target together: those of caches and of memory.
@@ -15,6 +17,9 @@ COPIES = tuple(1 << n for n in (18, 20, 22, 24, 26, 28))
 
 #: Side of the matrices that are multiplied.
 _SIDE = {"cpu": 1024, "cuda": 8192}
+
+#: Channels and side of the map that is convolved, channels-last.
+_CHANNELS, _MAP = 256, 96
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class Roofs:
     Attributes:
         device: ``"cpu"`` or ``"cuda"``.
         copy: bytes moved per second by copies of each of :data:`COPIES`, read and written ones together.
-        product: floating-point operations per second of a large matrix product, by name of the dtype.
+        product: floating-point operations per second of a large matrix product, by name of the dtype; on a CPU of a
+            1x1 convolution, if that is faster, for it may be another library's.
     """
 
     device: str
@@ -60,8 +66,14 @@ def measure_roofs(device: str = "cpu", dtypes: tuple[str, ...] = ("float32", "bf
         copies[size] = size / _fastest(lambda s=source, t=target: t.copy_(s), kind)
     products = {}
     for name in dtypes:
-        a = torch.ones(_SIDE[kind], _SIDE[kind], device=device, dtype=getattr(torch, name))
+        dtype = getattr(torch, name)
+        a = torch.ones(_SIDE[kind], _SIDE[kind], device=device, dtype=dtype)
         products[name] = 2 * _SIDE[kind] ** 3 / _fastest(lambda a=a: a @ a, kind)
+        if kind == "cpu":
+            x = torch.ones(1, _MAP, _MAP, _CHANNELS, dtype=dtype).permute(0, 3, 1, 2)
+            weight = torch.ones(_CHANNELS, _CHANNELS, 1, 1, dtype=dtype)
+            took = _fastest(lambda x=x, weight=weight: pointwise_convolution(x, weight), kind)
+            products[name] = max(products[name], 2 * x.numel() * _CHANNELS / took)
     return Roofs(kind, copies, products)
 
 
