@@ -37,6 +37,7 @@ def compress(
     device: str | torch.device | None = None,
     precision: str = "float32",
     streams: int | None = None,
+    feedback: bool = True,
 ) -> bytes | list[bytes]:
     """Compresses a picture to the bytes of a file.
 
@@ -50,6 +51,8 @@ def compress(
         streams: into how many, 1 to 256, the coded symbols are cut, which are coded side by side: several threads or a
             GPU take less time for one picture, and the file grows by 30 to 110 bytes for each. By default one for
             every 64 KiB.
+        feedback: let the encoder decode what it has and correct it, where the model can (``docs/model.md``): better
+            pictures from the middle qualities on, for the time of decoding.
 
     Returns:
         The file's bytes; a list of them for a batch. On a CPU a picture's bytes do not depend on the batch it came in.
@@ -64,7 +67,7 @@ def compress(
     """
     if device is None:
         device = image.device if isinstance(image, Tensor) else "cpu"
-    return _codec(model, device, precision).compress(image, quality=quality, streams=streams)
+    return _codec(model, device, precision).compress(image, quality=quality, streams=streams, feedback=feedback)
 
 
 def decompress(

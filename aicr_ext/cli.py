@@ -120,6 +120,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="1..256",
         help="parts of the file that are coded side by side (default: one for every 64 KiB)",
     )
+    sub.add_argument(
+        "--no-feedback", action="store_true", help="do not decode and correct before coding: half the time, worse files"
+    )
     sub.add_argument("--model", "-m", default="aicr-t", metavar="NAME_OR_PATH", help="default: aicr-t")
 
     sub = command("decompress", _decompress, f"decode an {SUFFIX} file, or a folder of them, to images")
@@ -180,7 +183,8 @@ def _compress(args: argparse.Namespace) -> int:
     def one(job: Job) -> str:
         started = time.perf_counter()
         image = read_image(job.source)
-        data = codec.compress(image, quality=args.quality, streams=args.streams)
+        feedback = not args.no_feedback
+        data = codec.compress(image, quality=args.quality, streams=args.streams, feedback=feedback)
         atomic_write(job.target, data)
         seconds = time.perf_counter() - started
         bpp = 8 * len(data) / (image.width * image.height)

@@ -206,7 +206,7 @@ def network_calls(model: str, width: int, height: int, precision: str, batch: in
         steps.latents()
 
     parts: dict[str, tuple[Callable[[], object], torch.dtype | None, str]] = {
-        "analysis": (partial(analysis, picture, quality), low, ""),
+        "analysis": (partial(analysis, picture, quality, synthesis=synthesis), low, ""),
         "hyper analysis": (partial(network.hyper_analysis, y), None, ""),
         "entropy networks": (entropy_networks, torch.bfloat16, "int16"),
         "encode steps": (encode_steps, None, ""),

@@ -55,6 +55,9 @@ class Recipe:
     shortcut: bool = True
 
 
+#: The gate and what needs one.
+GATED = ("shortcut_gate", "wiener_filter", "noise_evidence", "feedback")
+
 RECIPES = {
     "defaults": Recipe(),
     "learning rate 1.6e-3": Recipe({"learning_rate": 1.6e-3}),
@@ -64,7 +67,9 @@ RECIPES = {
     "soap": Recipe({"optimiser": "soap"}),
     "soap, 1.6e-3": Recipe({"optimiser": "soap", "learning_rate": 1.6e-3}),
     "float32": Recipe({"precision": "float32"}),
-    "without gate": Recipe(shape={"shortcut_gate": False, "wiener_filter": False}),
+    "without gate": Recipe(
+        shape=dict.fromkeys(("shortcut_gate", "wiener_filter", "noise_evidence", "feedback"), False)
+    ),
     "without detail": Recipe(shape={"detail": 0}),
     "coarser": Recipe(shape={"stem": 8, "widths": (144, 192), "blocks": (2, 3)}),
     "without linear shortcut": Recipe({"freeze": SHORTCUT}, shortcut=False),

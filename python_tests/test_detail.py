@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from golden_models import decoded_latent
 from pictures import smooth
-from training import TONED
+from training import TONED, UNGATED
 
 from aicr_ext.codec.checkpoint import untrained
 from aicr_ext.codec.codec import Codec
@@ -20,7 +20,7 @@ from aicr_ext.model.entropy import LOG_SCALE_MIN, quantised
 from aicr_ext.model.initialise import initialise_detail, initialise_linear
 from aicr_ext.train.data import patch_statistics, principal_components
 
-PLAIN = replace(TONED, name="plain", wire_id=93, shortcut_gate=False, wiener_filter=False, tone_field=False)
+PLAIN = replace(TONED, name="plain", wire_id=93, tone_field=False, **UNGATED)
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,13 @@ from pictures import smooth
 from training import TONED
 
 from aicr_ext.codec.checkpoint import export_weights, untrained
-from benchmarks import dead_zone, held_out, wiener_filter
+from aicr_ext.model.feedback import LEAST_QUALITY
+from benchmarks import dead_zone, feedback, held_out, wiener_filter
 
 
-@pytest.mark.parametrize("benchmark, first", [(dead_zone, "price 60, %"), (wiener_filter, "told, %")])
+@pytest.mark.parametrize(
+    "benchmark, first", [(dead_zone, "price 60, %"), (wiener_filter, "told, %"), (feedback, "learned, %")]
+)
 def test_a_row_for_each_input_and_quality(benchmark, first, tmp_path, capsys):
     for name in "ab":
         smooth(256, 256).save(tmp_path / f"{name}.png")
@@ -23,6 +26,8 @@ def test_a_row_for_each_input_and_quality(benchmark, first, tmp_path, capsys):
     assert [cell.strip() for cell in rows[0]][:3] == ["noise", "quality", first]
     if benchmark is wiener_filter:
         assert all(float(cell) == 0 for row in rows[2:7] for cell in row[3:])  # of no noise nothing is filtered
+    if benchmark is feedback:
+        assert all((float(row[1]) >= LEAST_QUALITY) == any(float(c) != 0 for c in row[3:]) for row in rows[2:])
 
 
 def test_an_infinite_price_is_plain_rounding():

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training import TINY, TONED
+from training import TINY, TONED, UNGATED
 
 from aicr_ext.codec.checkpoint import export_weights, load_model, untrained
 from aicr_ext.codec.codec import Codec
@@ -33,7 +33,7 @@ def test_shares(ends):
 
 def test_parts_that_the_start_lacks_are_those_of_the_result(ends, tmp_path):
     older = tmp_path / "older.safetensors"
-    export_weights(older, untrained(replace(TONED, shortcut_gate=False, wiener_filter=False), 0), {})
+    export_weights(older, untrained(replace(TONED, **UNGATED), 0), {})
     mean, result = average(older, ends[1], 0.5), load_model(ends[1])
     assert torch.equal(mean.analysis.gate.mix.weight, result.analysis.gate.mix.weight)
     assert not torch.equal(mean.analysis.head.weight, result.analysis.head.weight)

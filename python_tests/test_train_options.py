@@ -18,12 +18,14 @@ from aicr_ext.train.options import CONFIGS, merge, parse_setting
 
 def test_the_configs_are_known():
     by_damage = {"clean", "noise", "weather", "everything"}
-    assert set(CONFIGS) == by_damage | {"quick", "paper", "tone", "latent", "gate", "detail", "aicr-t"}
+    assert set(CONFIGS) == by_damage | {"quick", "paper", "tone", "latent", "gate", "feedback", "detail", "aicr-t"}
 
 
 @pytest.mark.parametrize("config", sorted({*CONFIGS} - {"tone", "latent"}))
 def test_every_config_trains(config, photographs, tmp_path, tiny, toned):
-    model = toned if config in ("aicr-t", "gate", "detail") else tiny  # they name a part that others have not
+    model = (
+        toned if config in ("aicr-t", "gate", "feedback", "detail") else tiny
+    )  # they name a part that others have not
     changes = {"model": model, "stages": [[1.0, 4, 64]], "max_steps": 2, "report_every": 1, "precision": "float32"}
     train(TrainingOptions.from_config(photographs, tmp_path / "run", config, changes))
     assert [e["step"] for e in log_of(tmp_path / "run") if "loss" in e] == [1, 2]
@@ -44,7 +46,10 @@ def test_what_the_configs_say():
     assert len(of("everything").mixture.kinds) == len(of("aicr-t").mixture.kinds) == 9
     assert of("gate").only == ("analysis.gate", "analysis.detail.gate", "detail_prior")
     assert of("detail").only == ("analysis.detail.gate", "detail_prior")
-    assert {of(config).knee for config in ("noise", "weather", "everything", "gate", "detail", "aicr-t")} == {3.0}
+    heads = ("analysis.gate.noise", "analysis.detail.gate.noise")
+    assert of("feedback").only == ("analysis.feedback", "analysis.detail.feedback", *heads)
+    with_knee = ("noise", "weather", "everything", "gate", "feedback", "detail", "aicr-t")
+    assert {of(config).knee for config in with_knee} == {3.0}
     paper = of("paper")
     assert (paper.model, paper.optimiser, paper.learning_rate, paper.final_rate) == ("aicr-s", "adam", 1e-4, 1e-7)
     assert (paper.clip, paper.steps_per_batch, paper.qualities, paper.balance) == (0.1, 2, "pairs", False)

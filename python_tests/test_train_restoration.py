@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training import TONED, log_of, short
+from training import TONED, UNGATED, log_of, short
 
 from aicr_ext.codec.checkpoint import export_weights, load_model, untrained
 from aicr_ext.model.aicr import AICR
@@ -177,8 +177,10 @@ def test_latent_needs_weights_to_start_from(tiny, photographs, tmp_path):
 @pytest.mark.parametrize(
     "without",
     [
-        {"tone_field": False, "shortcut_gate": False, "wiener_filter": False, "detail": 0},
+        {"tone_field": False, "detail": 0, **UNGATED},
         {"wiener_filter": False},
+        {"noise_evidence": False, "feedback": False},
+        {"feedback": False},
         {"detail": 0},
     ],
     ids=str,
@@ -192,9 +194,13 @@ def test_older_weights_get_parts_that_do_nothing_yet(without):
     assert new.config == wanted
     assert as_model(wanted, new) is new
     for name, value in [*old.named_parameters(), *new.named_parameters()]:
-        if name.endswith("gate.noise.bias"):  # a filter begins with little noise, to have a gradient
+        # filter and feedback begin with little, to have a gradient
+        if name.endswith("gate.noise.bias"):
             assert value.exp().max() < 5 / 255
             value.detach().fill_(-20)
+        if name.endswith("feedback.head.bias"):
+            assert 2 * value.sigmoid().max() < 0.05
+            value.detach().fill_(-100)
     picture, quality = torch.rand(1, 3, 64, 64), torch.tensor([20])
     with torch.no_grad():
         torch.testing.assert_close(new.eval()(picture, quality), old.eval()(picture, quality))

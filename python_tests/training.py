@@ -28,8 +28,14 @@ TONED = replace(
     detail=6,
     shortcut_gate=True,
     wiener_filter=True,
+    noise_evidence=True,
+    feedback=True,
     tone_field=True,
 )
+
+
+#: A shortcut without gate, and so without what needs one.
+UNGATED = {"shortcut_gate": False, "wiener_filter": False, "noise_evidence": False, "feedback": False}
 
 
 def short(data: Path, out: Path, **changes: object) -> TrainingOptions:

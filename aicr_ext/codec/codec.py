@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from aicr_ext.codec import container
 from aicr_ext.codec.checkpoint import hyper_tables, load_model
@@ -22,6 +22,7 @@ from aicr_ext.codec.tables import gaussian_tables
 from aicr_ext.errors import BitstreamError, ModelMismatchError, first_line
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import QUALITIES
+from aicr_ext.model.feedback import LEAST_QUALITY
 from aicr_ext.model.precision import autocast, resolve_precision, with_cast_weights
 from aicr_ext.ops.rans import MAX_STREAMS
 
@@ -86,13 +87,19 @@ class Codec:
 
     @torch.no_grad()
     def compress(
-        self, image: Tensor | np.ndarray, *, quality: int = 32, streams: int | None = None
+        self,
+        image: Tensor | np.ndarray,
+        *,
+        quality: int = 32,
+        streams: int | None = None,
+        feedback: bool = True,
     ) -> bytes | list[bytes]:
         """File bytes of a picture, or a list of them for a batch; see :func:`aicr_ext.compress`."""
         quality, streams = check_quality(quality), check_streams(streams)
         pictures = as_batch(image)
         most = max(1, _BATCH_PIXELS // (pictures.shape[2] * pictures.shape[3]))
-        coded = [data for few in pictures.split(most) if len(few) for data in self._encode(few, quality, streams)]
+        batches = [few for few in pictures.split(most) if len(few)]
+        coded = [data for few in batches for data in self._encode(few, quality, streams, feedback)]
         return coded if isinstance(image, Tensor) and image.dim() == 4 else coded[0]
 
     @torch.no_grad()  # not inference_mode: its tensors cannot enter a caller's graph
@@ -146,10 +153,8 @@ class Codec:
         height, width = picture.shape[1:]
         return bits, output.picture[0, :, :height, :width]
 
-    def _encode(self, pictures: Tensor, quality: int, streams: int | None) -> list[bytes]:
-        x = self._padded(pictures)
-        # Made there: a number on its way to the device would have to be waited for.
-        y = self._run("analysis", x, torch.full((len(x),), quality, device=self.device))
+    def _encode(self, pictures: Tensor, quality: int, streams: int | None, feedback: bool) -> list[bytes]:
+        y = self._analysed(pictures, quality, feedback)
         height, width = pictures.shape[2:]
         header = container.Header(self.name, self.weight_hash, quality, width, height)
         return [container.pack(header, coded) for coded in self._encode_latents(y, streams)]
@@ -157,11 +162,19 @@ class Codec:
     def _encode_latents(self, y: Tensor, streams: int | None = None) -> list[list[bytes]]:
         return encode_latents(self.model, self._priors, self._hyper_tables, y, streams)
 
-    def latent(self, picture: Tensor, quality: int) -> Tensor:
+    def latent(self, picture: Tensor, quality: int, *, feedback: bool = True) -> Tensor:
         """What the analysis gives of a picture (3, H, W), uint8 or float in [0, 1]: latents (1, N + E or more,
         ceil(H/16), ceil(W/16)), not rounded, and with a Wiener filter their noise (:class:`Analysis`).
         """
-        return self._run("analysis", self._padded(picture[None]), torch.full((1,), quality, device=self.device))
+        return self._analysed(picture[None], quality, feedback)
+
+    def _analysed(self, pictures: Tensor, quality: int, feedback: bool) -> Tensor:
+        x = self._padded(pictures)
+        # Made there: a number on its way to the device would have to be waited for.
+        levels = torch.full((len(x),), quality, device=self.device)
+        if feedback and self.model.analysis.feedback is not None and quality >= LEAST_QUALITY:
+            return self._run("analysis", x, levels, synthesis=self.networks["synthesis"])
+        return self._run("analysis", x, levels)
 
     def _check_weights(self, header: container.Header) -> None:
         expected = self.weight_hash[: len(header.weight_hash)]
@@ -183,14 +196,15 @@ class Codec:
         check()
         return cut
 
-    def _run(self, network: str, x: Tensor, quality: Tensor) -> Tensor:
-        """Analysis or synthesis of a batch, in the codec's precision."""
+    def _run(self, network: str, x: Tensor, quality: Tensor, **others: nn.Module) -> Tensor:
+        """Analysis, with the help of ``others``, or synthesis of a batch, in the codec's precision."""
 
         def run(x: Tensor, quality: Tensor) -> Tensor:
             with autocast(self.device, self.precision):
-                return self.networks[network](x, quality)
+                return self.networks[network](x, quality, **others)
 
-        return of_each(run, x, quality) if self._graphs is None else self._graphs(network, run, x, quality)
+        name = " with ".join((network, *others))
+        return of_each(run, x, quality) if self._graphs is None else self._graphs(name, run, x, quality)
 
     def _padded(self, pictures: Tensor) -> Tensor:
         """(B, 3, H, W) float32, uint8 scaled to [0, 1], the last row and column repeated up to multiples of 16."""

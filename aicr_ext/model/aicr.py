@@ -61,6 +61,10 @@ class AICR(nn.Module):
         self.config = get_config(config) if isinstance(config, str) else config
         if self.config.wiener_filter and (self.config.quant_step or not self.config.shortcut_gate):
             raise ValueError(f"wiener_filter: {self.config.name} needs a gate, and no quantiser steps of the priors")
+        if self.config.noise_evidence and not self.config.shortcut_gate:
+            raise ValueError(f"noise_evidence: {self.config.name} has no gate to see it")
+        if self.config.feedback and not (self.config.linear_shortcut and self.config.noise_evidence):
+            raise ValueError(f"feedback: {self.config.name} needs a linear shortcut and noise_evidence")
         self.analysis = Analysis(self.config)
         self.synthesis = Synthesis(self.config)
         self.hyper_encoder = HyperEncoder(self.config)
@@ -100,7 +104,7 @@ class AICR(nn.Module):
         In evaluation mode both are of the symbols that the codec codes, but for its integers.
         ``taps`` is for :meth:`Analysis.forward`.
         """
-        latents = self.analysis(x, quality, taps)
+        latents = self.analysis(x, quality, taps, self.synthesis)
         (y, detail), (noise, detail_noise) = self.y_and_detail(latents), self.noise(latents)
         h, w = y.shape[2:]
         z = self.hyper_analysis(y)

@@ -37,6 +37,10 @@ class ModelConfig:
         shortcut_gate: a factor on every component of the analysis' shortcut, if it has one (:class:`ShortcutGate`).
         wiener_filter: the gate also tells how much noise it leaves, which the encoder takes out of what it codes, by
             what the decoder expects (:func:`aicr_ext.model.entropy.filtered`). Needs a gate.
+        noise_evidence: the gates see what the picture shows of its noise
+            (:func:`aicr_ext.model.evidence.noise_evidence`). Needs a gate.
+        feedback: the encoder decodes what it has and corrects it (:class:`aicr_ext.model.feedback.Feedback`). Needs a
+            linear shortcut and ``noise_evidence``.
         tone_field: the analysis begins with a slowly varying map of colours (:class:`ToneField`).
         lambdas: rate-distortion trade-off of quality 0 and of quality 63.
     """
@@ -59,6 +63,8 @@ class ModelConfig:
     detail: int = 0
     shortcut_gate: bool = False
     wiener_filter: bool = False
+    noise_evidence: bool = False
+    feedback: bool = False
     tone_field: bool = False
     lambdas: tuple[float, float] = (128.0, 2048.0)
 
@@ -113,6 +119,8 @@ CONFIGS = {
             detail=128,
             shortcut_gate=True,
             wiener_filter=True,
+            noise_evidence=True,
+            feedback=True,
             tone_field=True,
             lambdas=(32.0, 2048.0),
         ),
@@ -129,6 +137,8 @@ CONFIGS["aicr-t-clean"] = replace(
     detail=0,
     shortcut_gate=False,
     wiener_filter=False,
+    noise_evidence=False,
+    feedback=False,
     tone_field=False,
 )
 

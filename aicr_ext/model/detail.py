@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from aicr_ext.model.feedback import Feedback
 from aicr_ext.model.scale import RateScale, linear_float32
 from aicr_ext.model.shortcut import ShortcutGate
 from aicr_ext.nn import PointwiseConv2d
@@ -24,19 +25,31 @@ class DetailAnalysis(nn.Module):
         width: channels of the features that the gate sees.
         components: E.
         ends: scales at quality 0 and 63 before training.
-        noise: as in :class:`ShortcutGate`.
+        noise, evidence: as in :class:`ShortcutGate`.
+        feedback: with shares of what decoding would get wrong (:class:`Feedback`), for the analysis to add.
     """
 
-    def __init__(self, width: int, components: int, ends: tuple[float, float], noise: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        components: int,
+        ends: tuple[float, float],
+        noise: bool = False,
+        evidence: bool = False,
+        feedback: bool = False,
+    ) -> None:
         super().__init__()
         self.linear = PointwiseConv2d(3 * 256, components)
-        self.gate = ShortcutGate(width, components, _HIDDEN, noise)
+        self.gate = ShortcutGate(width, components, _HIDDEN, noise, evidence)
         self.scale = RateScale(components, ends, channelwise=True)
+        self.feedback = Feedback(components) if feedback else None
 
-    def forward(self, features: Tensor, patches: Tensor, quality: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, features: Tensor, patches: Tensor, quality: Tensor, evidence: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Features (B, width, h, w) and patches (B, 768, h, w) to (B, E, h, w) float32: components, noise in them."""
         linear, scale = linear_float32(self.linear, patches), self.scale(quality)
-        factor, noise = self.gate(features, linear)
+        factor, noise = self.gate(features, linear, evidence)
         return linear * factor * scale, None if noise is None else noise * scale
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.entropy import LOG_SCALE_MAX, LOG_SCALE_MIN
+from aicr_ext.model.feedback import Feedback
 from aicr_ext.model.layers import HybridBlock
 from aicr_ext.model.scale import step_size
 from aicr_ext.model.shortcut import ShortcutGate
@@ -18,6 +19,9 @@ _NEAREST = 16
 
 #: Logarithm of the noise, of pictures in [0, 1], that a Wiener filter begins with: little.
 _NOISE = -4.0
+
+#: What feedback begins with, before it becomes a share: 0.04 of what is wrong.
+_SHARE = -4.0
 
 
 @torch.no_grad()
@@ -50,6 +54,13 @@ def initialise(model: AICR) -> None:
             if module.noise is not None:
                 module.noise.weight.zero_()
                 module.noise.bias.fill_(_NOISE)
+            if module.whole is not None:
+                module.local.weight.zero_()
+                module.whole[-1].weight.zero_()
+    for module in model.modules():
+        if isinstance(module, Feedback):
+            module.head.weight.zero_()
+            module.head.bias.fill_(_SHARE)
     if model.detail_prior is not None:  # nothing is coded
         model.synthesis.detail.linear.weight.zero_()
         prior = model.detail_prior[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ def step_size(lam: float) -> float:
     return math.sqrt(6.0 / (lam * math.log(2.0)))
 
 
-def linear_float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
+def linear_float32(conv: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A 1x1 convolution outside autocast: the linear path spans hundreds of steps, more than bfloat16 resolves."""
     if not has_autocast(x.device.type):  # the meta device
         return conv(x.float())

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from aicr_ext import ops
 from aicr_ext.model.config import ModelConfig
 from aicr_ext.model.detail import DetailAnalysis, DetailSynthesis
+from aicr_ext.model.evidence import noise_evidence
+from aicr_ext.model.feedback import Feedback
 from aicr_ext.model.layers import HybridBlock
 from aicr_ext.model.scale import RateScale, linear_float32, step_size
 from aicr_ext.model.shortcut import ShortcutGate
 from aicr_ext.nn import GELU, PointwiseConv2d, SteadyConv2d
+from aicr_ext.ops.pointwise import is_traced
 
 __all__ = ["Analysis", "Synthesis"]
 
@@ -135,6 +138,9 @@ class Analysis(nn.Module):
 
     The first N channels are y, the others its detail, if the configuration has any. With a Wiener filter N + E
     channels more follow, the standard deviations of the noise in each.
+
+    With feedback the latents depend on what the synthesis makes of them, so it has to be given; without it they are
+    those of the analysis alone.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -142,6 +148,7 @@ class Analysis(nn.Module):
         widths = config.pyramid
         shuffle = [FromPicture(config.stem)] if config.stem > 1 else []
         self.tone = ToneField() if config.tone_field else None
+        self.sees_noise = config.noise_evidence
         self.stem = nn.Sequential(*shuffle, SteadyConv2d(3 * config.stem**2, widths[0], 3, padding=1))
         self.stages = nn.ModuleList(_stage(config, i) for i in range(len(config.widths)))
         self.downs = nn.ModuleList(_downsample(a, b) for a, b in itertools.pairwise(widths))
@@ -152,20 +159,28 @@ class Analysis(nn.Module):
             self.linear = PointwiseConv2d(3 * 256, config.latent)
             self.gate = None
             if config.shortcut_gate:
-                self.gate = ShortcutGate(widths[-1], config.latent, noise=config.wiener_filter)
+                self.gate = ShortcutGate(
+                    widths[-1], config.latent, noise=config.wiener_filter, evidence=config.noise_evidence
+                )
             self.scale = _rate_scale(config, ends)
             self.detail = None
             if config.detail:
-                self.detail = DetailAnalysis(widths[-1], config.detail, ends, config.wiener_filter)
+                self.detail = DetailAnalysis(
+                    widths[-1], config.detail, ends, config.wiener_filter, config.noise_evidence, config.feedback
+                )
         else:
             self.linear = self.gate = self.detail = None
             self.scale = _rate_scale(config, (0.5, 2.0))
+        self.feedback = Feedback(config.latent) if config.feedback else None
 
-    def forward(self, x: Tensor, quality: Tensor, taps: list[Tensor] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, quality: Tensor, taps: list[Tensor] | None = None, synthesis: Synthesis | None = None
+    ) -> Tensor:
         """The latents. ``taps`` collects what a guidance branch compares: y and the feature before the middle stage."""
         scale, overwrite = self.scale(quality), taps is None and not _is_watched(self)
         if self.tone is not None:
             x = self.tone(x)
+        evidence = noise_evidence(x) if self.sees_noise else None
         h = self.stem(x if self.linear is None else x - 0.5)
         for i, stage in enumerate(self.stages):
             if taps is not None and i == len(self.stages) // 2:
@@ -181,7 +196,7 @@ class Analysis(nn.Module):
             patches = ops.pixel_unshuffle(x, 16, torch.channels_last)
             linear = linear_float32(self.linear, patches)
             if self.gate is not None:
-                factor, noise = self.gate(h, linear)
+                factor, noise = self.gate(h, linear, evidence)
                 linear = linear * factor
                 noises = [] if noise is None else [noise * scale]
             y = (y + linear) * scale
@@ -189,10 +204,39 @@ class Analysis(nn.Module):
             taps.append(y)
         latents = [y]
         if self.detail is not None:
-            detail, noise = self.detail(h, patches, quality)
+            detail, noise = self.detail(h, patches, quality, evidence)
             latents.append(detail)
             noises += [] if noise is None else [noise]
+        if self.feedback is not None and synthesis is not None:
+            del h, patches, linear  # memory, for the synthesis needs some
+            return self._corrected(x, torch.cat(latents, 1), noises, evidence, quality, synthesis)
         return y if len(latents + noises) == 1 else torch.cat(latents + noises, 1)
+
+    def _corrected(
+        self,
+        x: Tensor,
+        latents: Tensor,
+        noises: list[Tensor],
+        evidence: tuple[Tensor, Tensor],
+        quality: Tensor,
+        synthesis: Synthesis,
+    ) -> Tensor:
+        """Latents and their noise after feedback (:class:`Feedback`) of what the synthesis makes of them."""
+        with torch.no_grad():
+            picture = synthesis(latents, quality).to(x.dtype)
+            wrong = synthesis.components(picture.neg_().add_(x))
+        n = self.scale.log_ends.shape[1]
+        shares, scales = [self.feedback(wrong[:, :n], evidence, quality)], [self.scale(quality)]
+        if self.detail is not None:
+            shares.append(self.detail.feedback(wrong[:, n:], evidence, quality))
+            scales.append(self.detail.scale(quality))
+        share = torch.cat(shares, 1)
+        latents = latents + share * torch.cat(scales, 1) * wrong
+        return torch.cat([latents, torch.cat(noises, 1) * (1 + share)], 1) if noises else latents
+
+
+#: Rows of a latent whose patches are in memory at a time where no derivative needs them.
+_ROWS = 32
 
 
 class Synthesis(nn.Module):
@@ -219,6 +263,20 @@ class Synthesis(nn.Module):
             self.linear = self.detail = None
             self.scale = _rate_scale(config, (2.0, 0.5))
 
+    def components(self, x: Tensor) -> Tensor:
+        """Components (B, N + E, H/16, W/16) of a picture (B, 3, H, W) that the linear shortcut, and that of the detail,
+        can show: products with what each of them adds to the picture.
+        """
+        weight = self.linear.weight
+        if self.detail is not None:
+            weight = torch.cat([weight, self.detail.linear.weight], 1)
+        weight = weight.transpose(0, 1).float()
+        parts = []
+        for rows in x.split(16 * _ROWS, 2):
+            patches = ops.pixel_unshuffle(rows, 16, torch.channels_last)
+            parts.append(linear_float32(lambda t: ops.pointwise_convolution(t, weight), patches))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+
     def forward(self, latents: Tensor, quality: Tensor) -> Tensor:
         scale, overwrite = self.scale(quality), not _is_watched(self)
         y_hat = latents if self.detail is None else latents[:, : self.head.in_channels]
@@ -230,9 +288,21 @@ class Synthesis(nn.Module):
             if self.linear is None and i == 1:  # now at 1/4
                 h = (h * scale).to(h.dtype)
         x = self.tail(h).float()
-        if self.linear is not None:
-            patches = linear_float32(self.linear, y_hat)
-            if self.detail is not None:
-                patches = patches + self.detail(latents[:, y_hat.shape[1] :], quality)
-            x = x + ops.pixel_shuffle(patches, 16, torch.contiguous_format)
+        if self.linear is None:
+            return x
+        del h
+        detail = None if self.detail is None else latents[:, y_hat.shape[1] :]
+        if torch.is_grad_enabled() or is_traced(x):
+            return x + self._linear_picture(y_hat, detail, quality)
+        for first in range(0, y_hat.shape[2], _ROWS):  # little memory, and there is no other map of the picture's size
+            rows = slice(first, first + _ROWS)
+            part = None if detail is None else detail[:, :, rows]
+            x[:, :, 16 * first : 16 * (first + _ROWS)] += self._linear_picture(y_hat[:, :, rows], part, quality)
         return x
+
+    def _linear_picture(self, y_hat: Tensor, detail: Tensor | None, quality: Tensor) -> Tensor:
+        """What the linear paths make of scaled y and of the detail."""
+        patches = linear_float32(self.linear, y_hat)
+        if detail is not None:
+            patches = patches + self.detail(detail, quality)
+        return ops.pixel_shuffle(patches, 16, torch.contiguous_format)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aicr_ext.model.aicr import AICR
+from aicr_ext.model.feedback import Feedback
 from aicr_ext.model.shortcut import ShortcutGate
 
 __all__ = ["OBJECTIVES", "Restoration", "latent_loss", "tone_loss"]
@@ -65,7 +66,9 @@ class Restoration:
         if analysis.detail is not None:
             analysis.detail.scale.requires_grad_(False)
         for module in analysis.modules():
-            if isinstance(module, ShortcutGate) and module.noise is not None:
+            if isinstance(module, Feedback):
+                module.requires_grad_(False)
+            elif isinstance(module, ShortcutGate) and module.noise is not None:
                 module.noise.requires_grad_(False)
 
     def to(self, device: torch.device) -> None:

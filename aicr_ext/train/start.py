@@ -11,8 +11,9 @@ from aicr_ext.model.initialise import initialise
 
 __all__ = ["as_model", "fits", "freeze"]
 
-#: Parts that change nothing before they are trained (the filter: little), by their names in :class:`ModelConfig`.
-ADDED = ("tone_field", "shortcut_gate", "wiener_filter", "detail")
+#: Parts that change nothing (filter and feedback: little) before they are trained, by their names in
+#: :class:`ModelConfig`.
+ADDED = ("tone_field", "shortcut_gate", "wiener_filter", "noise_evidence", "feedback", "detail")
 
 
 def fits(wanted: ModelConfig, config: ModelConfig) -> bool:
