@@ -313,7 +313,19 @@ def test_maps_that_hooks_keep_are_not_overwritten():
         module.register_forward_hook(lambda module, inputs, out: kept.append((out, out.clone())))
     model.analysis(torch.rand(1, 3, 64, 64), torch.tensor([9]))
     assert len(kept) == len(inner)
+    model.synthesis.tail.register_forward_hook(lambda module, inputs, out: kept.append((out, out.clone())))
+    model.synthesis(torch.randn(1, model.config.components, 4, 4), torch.tensor([9]))
+    assert len(kept) == len(inner) + 1
     assert all(torch.equal(out, copy) for out, copy in kept)
+
+
+def test_the_linear_paths_of_a_tall_picture_are_those_of_all_its_rows():
+    """Without gradients they come in strips of rows."""
+    synthesis = untrained("aicr-t").synthesis
+    latents, quality = torch.randn(2, 320, 71, 2), torch.tensor([9, 50])
+    whole = synthesis(latents, quality)
+    with torch.no_grad():
+        torch.testing.assert_close(synthesis(latents, quality), whole, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

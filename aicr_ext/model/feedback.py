@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from aicr_ext import ops
 from aicr_ext.model.config import QUALITIES
 from aicr_ext.model.evidence import LOCAL, WHOLE
 from aicr_ext.nn import GELU, PointwiseConv2d
@@ -40,7 +41,6 @@ class Feedback(nn.Module):
         self.whole = nn.Sequential(PointwiseConv2d(WHOLE + 1, _JUDGED), GELU(), PointwiseConv2d(_JUDGED, _HIDDEN))
         self.head = PointwiseConv2d(_HIDDEN, components)
         self.slope = nn.Parameter(torch.zeros(components, 1, 1))
-        self.act = GELU()
 
     def forward(self, wrong: Tensor, evidence: tuple[Tensor, Tensor], quality: Tensor) -> Tensor:
         """Components (B, C, h, w) of the difference, evidence, and quality (B,) to shares of the first's shape;
@@ -48,7 +48,7 @@ class Feedback(nn.Module):
         """
         local, whole = evidence
         level = (quality.to(whole.dtype) / (QUALITIES - 1) - 0.5)[:, None, None, None]
-        h = self.act(self.local(local) + self.whole(torch.cat([whole, level], 1)))
+        h = ops.gelu(self.local(local) + self.whole(torch.cat([whole, level], 1)))
         size = 0.5 * torch.log(_UNIT * wrong.square() + _FLOOR)
         share = 2 * torch.sigmoid(self.head(h).float() + self.slope * size)
         return share * (quality >= LEAST_QUALITY)[:, None, None, None]

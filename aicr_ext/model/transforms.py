@@ -292,7 +292,7 @@ class Synthesis(nn.Module):
             return x
         del h
         detail = None if self.detail is None else latents[:, y_hat.shape[1] :]
-        if torch.is_grad_enabled() or is_traced(x):
+        if torch.is_grad_enabled() or is_traced(x) or not overwrite:
             return x + self._linear_picture(y_hat, detail, quality)
         for first in range(0, y_hat.shape[2], _ROWS):  # little memory, and there is no other map of the picture's size
             rows = slice(first, first + _ROWS)
