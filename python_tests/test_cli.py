@@ -81,6 +81,16 @@ def test_streams_reach_the_file(here: Path) -> None:
     assert aicr_ext.read_info(Path("parts.aicr").read_bytes()).streams == 7
 
 
+def test_feedback_can_be_left_out(here: Path) -> None:
+    for name, options in (("with", []), ("without", ["--no-feedback"])):
+        assert aicr("compress", "photo.png", f"{name}.aicr", "-q", "50", *options) == OK
+    image = read_image("photo.png")
+    for name, feedback in (("with", True), ("without", False)):
+        expected = aicr_ext.compress(image, quality=50, feedback=feedback)
+        assert Path(f"{name}.aicr").read_bytes() == expected
+    assert Path("with.aicr").read_bytes() != Path("without.aicr").read_bytes()
+
+
 def test_quality_reaches_the_file(here: Path) -> None:
     for quality in ("0", "63"):
         assert aicr("compress", "photo.png", f"{quality}.aicr", "--quality", quality) == OK

@@ -246,10 +246,9 @@ def test_precision_changes_rounding_and_no_symbol():
     picture = torch.from_numpy(np.array(Image.open(PHOTO).crop((0, 0, 128, 96)))).permute(2, 0, 1)
     exact, low = shipped_codec(), aicr_ext.Codec(precision="bfloat16")
     assert low.precision == "bfloat16"
-    latents = []
+    data, latents = low.compress(picture), []
     for codec in (exact, low):
         codec.networks["synthesis"].register_forward_pre_hook(lambda _, args: latents.append(args[0]))
-    data = low.compress(picture)
     ours, theirs = low.decompress(data), exact.decompress(data)
     assert torch.equal(*latents)
     assert ours.dtype == torch.float32
