@@ -121,7 +121,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="parts of the file that are coded side by side (default: one for every 64 KiB)",
     )
     sub.add_argument(
-        "--no-feedback", action="store_true", help="do not decode and correct before coding: half the time, worse files"
+        "--no-feedback",
+        action="store_true",
+        help="do not decode and correct before coding: faster, and worse from quality 18 on",
     )
     sub.add_argument("--model", "-m", default="aicr-t", metavar="NAME_OR_PATH", help="default: aicr-t")
 

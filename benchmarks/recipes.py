@@ -67,9 +67,7 @@ RECIPES = {
     "soap": Recipe({"optimiser": "soap"}),
     "soap, 1.6e-3": Recipe({"optimiser": "soap", "learning_rate": 1.6e-3}),
     "float32": Recipe({"precision": "float32"}),
-    "without gate": Recipe(
-        shape=dict.fromkeys(("shortcut_gate", "wiener_filter", "noise_evidence", "feedback"), False)
-    ),
+    "without gate": Recipe(shape=dict.fromkeys(GATED, False)),
     "without detail": Recipe(shape={"detail": 0}),
     "coarser": Recipe(shape={"stem": 8, "widths": (144, 192), "blocks": (2, 3)}),
     "without linear shortcut": Recipe({"freeze": SHORTCUT}, shortcut=False),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from training import TINY, TONED
 
+import aicr_ext
 from aicr_ext.codec import container
 from aicr_ext.codec.checkpoint import untrained
 from aicr_ext.codec.codec import Codec
@@ -159,6 +160,19 @@ def test_the_codec_corrects_what_it_codes(toned, model):
     assert [bytes(s) for s in container.unpack(codec.compress(picture, quality=60, feedback=False))[1]] == coded[0]
     low = LEAST_QUALITY - 1
     assert codec.compress(picture, quality=low) == codec.compress(picture, quality=low, feedback=False)
+
+
+def test_bad_feedback():
+    with pytest.raises(TypeError, match="feedback must be True or False, got str"):
+        aicr_ext.compress(torch.rand(3, 16, 16), feedback="no")
+
+
+def test_what_a_hook_keeps_of_the_picture_stays(model):
+    kept = []
+    model.synthesis.register_forward_hook(lambda module, inputs, out: kept.append((out, out.clone())))
+    latents(with_share(model, 0.0), torch.rand(1, 3, 48, 64))
+    assert len(kept) == 1
+    assert torch.equal(*kept[0])
 
 
 def test_what_it_needs():

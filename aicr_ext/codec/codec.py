@@ -96,6 +96,8 @@ class Codec:
     ) -> bytes | list[bytes]:
         """File bytes of a picture, or a list of them for a batch; see :func:`aicr_ext.compress`."""
         quality, streams = check_quality(quality), check_streams(streams)
+        if not isinstance(feedback, bool):
+            raise TypeError(f"feedback must be True or False, got {type(feedback).__name__}")
         pictures = as_batch(image)
         most = max(1, _BATCH_PIXELS // (pictures.shape[2] * pictures.shape[3]))
         batches = [few for few in pictures.split(most) if len(few)]

@@ -223,8 +223,7 @@ class Analysis(nn.Module):
     ) -> Tensor:
         """Latents and their noise after feedback (:class:`Feedback`) of what the synthesis makes of them."""
         with torch.no_grad():
-            picture = synthesis(latents, quality).to(x.dtype)
-            wrong = synthesis.components(picture.neg_().add_(x))
+            wrong = synthesis.components(x - synthesis(latents, quality))
         n = self.scale.log_ends.shape[1]
         shares, scales = [self.feedback(wrong[:, :n], evidence, quality)], [self.scale(quality)]
         if self.detail is not None:
