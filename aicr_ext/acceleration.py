@@ -22,10 +22,12 @@
 from __future__ import annotations
 
 import copy
+import copyreg
+import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import MethodType
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +40,11 @@ __all__ = ["Acceleration", "accelerate", "restore_modules"]
 _TOLERANCE = 1e-9
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
-#: An attribute of the methods that replace others.
-_MARK = "_is_of_aicr_ext"
+#: Batch, height and width of the maps that a module is tried with. Attention in windows differs on the large one.
+_MAPS = {"attention": ((2, 7, 9), (1, 32, 36)), "feed-forward": ((2, 7, 9),), "norm": ((2, 7, 9),)}
+
+#: Attributes of attentions that work in windows, of any size.
+_WINDOWS = ("window_size", "base_size", "train_size", "kernel_size")
 
 #: Module, map, and whether to keep only that for the backward pass.
 Function = Callable[[nn.Module, Tensor, bool], Tensor]
@@ -76,13 +81,14 @@ def accelerate(model: nn.Module, *, recompute: bool = False, channels_last: bool
     * *norm* over the channels of a map, with bias or without: a module with such parameters, itself (NAFNet) or in its
       only child (Restormer's ``body``).
 
-    A copy of each, with parameters moved at random, is compared with the replacement on a small random map in float64;
-    only if they agree is the forward method of the module replaced. Parameters, buffers, ``state_dict`` keys, hooks on
-    the module and everything else stay. What does not agree is left and reported.
+    A copy of each, with parameters moved at random, is compared with the replacement on a small random map in float64,
+    an attention also on one of 32 x 36 pixels; only if they agree does the module get a subclass of its class with
+    another forward method. Parameters, buffers, ``state_dict`` keys, hooks on the module and everything else stay. What
+    does not agree is left and reported, and so is an attention that has a ``window_size`` or the like.
 
     Works for inference and for training. Without gradients, maps go through in strips of rows, so that the wide maps in
-    between never exist as a whole. Deep copies stay accelerated; call :func:`restore_modules` before pickling a whole
-    model (a ``state_dict`` needs nothing).
+    between never exist as a whole. Copies and pickles of the model stay accelerated; a pickle needs this package where
+    it is loaded (a ``state_dict`` does not).
 
     Args:
         model: any module; changed in place. One that was accelerated before is restored first.
@@ -123,26 +129,52 @@ def restore_modules(model: nn.Module) -> int:
     """
     count = 0
     for module in model.modules():
-        if hasattr(module.__dict__.get("forward"), _MARK):
-            del module.forward
+        if issubclass(type(module), _Accelerated):
+            module.__class__ = type(module)._own
             count += 1
     return count
 
 
-def _replacement(function: Function, recompute: bool) -> Callable[..., object]:
-    """A forward method: the function for one map, the module's own for every other way of calling it.
+class _Accelerated:
+    """A base of the classes that accelerated modules have instead of their own."""
 
-    A function and no object that can be called, because torch.compile of torch 2.11 takes no other methods.
+    _own: type[nn.Module]
+    _function: Function
+    _recompute: bool
+
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        """For copies and pickles, which cannot find a class that no module holds by its name."""
+        made, (_, *rest), *state = super().__reduce_ex__(max(protocol, 2))
+        if made is not copyreg.__newobj__ or rest:
+            raise pickle.PicklingError(
+                f"{type(self).__name__} says itself how it is copied; call aicr_ext.restore_modules before"
+            )
+        return (_made, (self._own, type(self)._function, self._recompute), *state)
+
+
+def _made(own: type[nn.Module], function: Function, recompute: bool) -> nn.Module:
+    """A module of such a class, still empty."""
+    accelerated = _accelerated(own, function, recompute)
+    return accelerated.__new__(accelerated)
+
+
+@cache
+def _accelerated(own: type[nn.Module], function: Function, recompute: bool) -> type[nn.Module]:
+    """The class of a module, with a forward method that is the function for one map, its own for all other calls.
+
+    A class and no attribute of the module: copies that share what a module holds, such as those of
+    :class:`torch.nn.DataParallel`, would call that one with the module it was made for.
     """
 
-    def forward(module: nn.Module, *args: object, **named: object) -> object:
+    def forward(self: nn.Module, *args: object, **named: object) -> object:
         x = args[0] if len(args) == 1 and not named else None
         if not isinstance(x, Tensor) or x.dim() != 4:
-            return type(module).forward(module, *args, **named)
-        return function(module, x, recompute)
+            return own.forward(self, *args, **named)
+        return function(self, x, recompute)
 
-    setattr(forward, _MARK, True)
-    return forward
+    names = {"forward": forward, "_own": own, "_function": staticmethod(function), "_recompute": recompute}
+    names |= {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
+    return type(own.__name__, (_Accelerated, own), names)
 
 
 def _replace(module: nn.Module, kind: str, recompute: bool) -> str | None:
@@ -150,28 +182,34 @@ def _replace(module: nn.Module, kind: str, recompute: bool) -> str | None:
     closest = float("inf")
     for function in _CANDIDATES[kind](module):
         try:
-            difference = _difference(module, function)
+            difference = _difference(module, kind, function)
         except Exception as error:
             return f"cannot be tried: {type(error).__name__}: {error}"
         if difference <= _TOLERANCE:
-            module.forward = MethodType(_replacement(function, recompute), module)
+            module.__class__ = _accelerated(type(module), function, recompute)
             return None
         closest = min(closest, difference)
     return f"its parameters are those of a known {kind}, its results are not (they differ by {closest:.1e})"
 
 
 @torch.no_grad()
-def _difference(module: nn.Module, function: Function) -> float:
-    """Largest difference of a module and its replacement on a random map, relative to the largest value."""
+def _difference(module: nn.Module, kind: str, function: Function) -> float:
+    """Largest difference of a module and its replacement on random maps, relative to the largest value."""
     generator = torch.Generator().manual_seed(0)
     twin = copy.deepcopy(module).cpu().double().eval()
     for parameter in twin.parameters():  # fresh ones are often 0 or 1, which would hide what they are for
         parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    x = torch.randn((2, _channels(module), 7, 9), generator=generator, dtype=torch.float64)
-    expected, found = type(twin).forward(twin, x), function(twin, x, False)
-    if not isinstance(expected, Tensor) or expected.shape != found.shape:
-        return float("inf")
-    return float((expected - found).abs().max() / expected.abs().max())
+    largest = 0.0
+    for batch, height, width in _MAPS[kind]:
+        x = torch.randn((batch, _channels(module), height, width), generator=generator, dtype=torch.float64)
+        expected, found = type(twin).forward(twin, x), function(twin, x, False)
+        if not isinstance(expected, Tensor) or expected.shape != found.shape:
+            return float("inf")
+        difference = float((expected - found).abs().max() / expected.abs().max())
+        if not difference <= _TOLERANCE:  # nor if it is no number
+            return difference
+        largest = max(largest, difference)
+    return largest
 
 
 def _obstacle(module: nn.Module) -> str | None:
@@ -183,6 +221,9 @@ def _obstacle(module: nn.Module) -> str | None:
             return f"its part {name} has hooks, which would no longer run"
     if any(isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 for part in module.modules()):
         return "it has dropout, which would no longer run in training"
+    for name in _WINDOWS:
+        if _kind_of(module) == "attention" and getattr(module, name, None) is not None:
+            return f"it has a {name}, so it may work in windows"
     if any(parameter.is_meta for parameter in module.parameters()):
         return "its parameters are on the meta device"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -294,3 +295,62 @@ def test_autocast_and_low_precision():
 def test_not_a_module():
     with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
         aicr_ext.accelerate("restormer")
+
+
+class Windowed(Attention):
+    """Attention within windows, which a small map does not tell from attention over the whole of it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = [torch.cat([super(Windowed, self).forward(w) for w in r.split(24, 3)], 3) for r in x.split(24, 2)]
+        return torch.cat(rows, 2)
+
+
+def test_attention_in_windows_is_left():
+    report = aicr_ext.accelerate(nn.ModuleList([Windowed(16, 2), Attention(16, 2)]))
+    assert report.replaced == {"1": "attention"}
+    assert report.left["0"].startswith("its parameters are those of a known attention, its results are not")
+    sized = Attention(16, 2)
+    sized.base_size = (384, 384)
+    assert aicr_ext.accelerate(sized).left == {"": "it has a base_size, so it may work in windows"}
+
+
+def test_copies_compute_with_what_they_hold():
+    """As DataParallel makes them: a module of the same class, with other parameters in it."""
+    module, x = FeedForward(16, 2.0).eval(), torch.randn(1, 16, 8, 8)
+    aicr_ext.accelerate(module)
+    replica = module._replicate_for_data_parallel()
+    replica._modules = dict(module._modules)
+    replica.project_out = nn.Conv2d(module.project_out.in_channels, 16, 1, bias=False)
+    nn.init.zeros_(replica.project_out.weight)
+    with torch.no_grad():
+        assert not replica(x).any()
+        assert module(x).any()
+
+
+def test_pickles_stay_accelerated():
+    module, x = FeedForward(16, 2.0).eval(), torch.randn(1, 16, 8, 8)
+    plain = copy.deepcopy(module)
+    aicr_ext.accelerate(module)
+    for other in (pickle.loads(pickle.dumps(module)), copy.deepcopy(module)):
+        assert type(other) is type(module)
+        assert isinstance(other, FeedForward)
+        with torch.no_grad():
+            assert torch.equal(other(x), module(x))
+        assert aicr_ext.restore_modules(other) == 1
+        assert type(other) is FeedForward
+        with torch.no_grad():
+            torch.testing.assert_close(other(x), plain(x))
+
+
+class Counted(FeedForward):
+    """Says itself how it is copied."""
+
+    def __reduce__(self) -> tuple:
+        return Counted, (16, 2.0)
+
+
+def test_modules_that_copy_themselves_say_so():
+    module = Counted(16, 2.0)
+    assert aicr_ext.accelerate(module).replaced == {"": "feed-forward"}
+    with pytest.raises(pickle.PicklingError, match=r"Counted says itself .*call aicr_ext\.restore_modules before"):
+        copy.deepcopy(module)
