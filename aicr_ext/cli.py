@@ -15,7 +15,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -56,6 +56,14 @@ class Job(NamedTuple):
 
     source: Path
     target: Path
+
+
+class Plan(NamedTuple):
+    """The files to work on, how many others the folder holds, and why some of its folders could not be read."""
+
+    jobs: list[Job]
+    passed_over: int = 0
+    unread: Sequence[OSError] = ()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -178,7 +186,7 @@ def _compress(args: argparse.Namespace) -> int:
 
     if args.output and not args.input.is_dir() and args.output.suffix.lower() in READ_SUFFIXES:
         raise UsageError(f"OUT has the suffix of an image: {args.output}; use {SUFFIX}")
-    jobs, passed_over = _plan(args, READ_SUFFIXES, SUFFIX)
+    plan = _plan(args, READ_SUFFIXES, SUFFIX)
     _prepare(args)
     codec = _load(args, args.model)
 
@@ -192,7 +200,7 @@ def _compress(args: argparse.Namespace) -> int:
         bpp = 8 * len(data) / (image.width * image.height)
         return f"{image.width}x{image.height}, {len(data):,} bytes, {bpp:.3f} bpp, {seconds:.2f} s"
 
-    return _work(args, jobs, passed_over, one, "compress")
+    return _work(args, plan, one, "compress")
 
 
 def _decompress(args: argparse.Namespace) -> int:
@@ -206,7 +214,7 @@ def _decompress(args: argparse.Namespace) -> int:
             raise UsageError(f"OUT needs an image suffix, one of {', '.join(WRITE_SUFFIXES)}: {args.output}")
         if args.format and WRITE_SUFFIXES[given] != WRITE_SUFFIXES[suffix]:
             raise UsageError(f"--format {args.format} contradicts OUT, {args.output.name}")
-    jobs, passed_over = _plan(args, {SUFFIX}, suffix)
+    plan = _plan(args, {SUFFIX}, suffix)
     limit = {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
     # A model given by the user has to work; one that a file names is that file's affair.
     _prepare(args)
@@ -223,7 +231,7 @@ def _decompress(args: argparse.Namespace) -> int:
         seconds = time.perf_counter() - started
         return f"{image.shape[-1]}x{image.shape[-2]}, {seconds:.2f} s"
 
-    return _work(args, jobs, passed_over, one, "decode")
+    return _work(args, plan, one, "decode")
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -278,14 +286,14 @@ def _train(args: argparse.Namespace) -> int:
         options = cli_train.options_of(args)
     except (OSError, TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
-    args.device, args.threads = options.device, None
+    # Of several processes each has a device of its own, which the run finds.
+    args.device, args.threads = None if "LOCAL_RANK" in os.environ else options.device, None
     _prepare(args)
     cli_train.run(args, options, _say)
     return OK
 
 
-def _plan(args: argparse.Namespace, suffixes: Iterable[str], new_suffix: str) -> tuple[list[Job], int]:
-    """The files to work on, and how many others the folder holds."""
+def _plan(args: argparse.Namespace, suffixes: Iterable[str], new_suffix: str) -> Plan:
     source, target = args.input, args.output
     if not source.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
@@ -294,37 +302,52 @@ def _plan(args: argparse.Namespace, suffixes: Iterable[str], new_suffix: str) ->
             target = source.with_suffix(new_suffix)
         elif target.is_dir():
             target = target / source.with_suffix(new_suffix).name
-        return [Job(source, target)], 0
+        return Plan([Job(source, target)])
     if target is None:
         raise UsageError(f"{source} is a folder, so OUT must be given, and be a folder too")
     if target.exists() and not target.is_dir():
         raise UsageError(f"{source} is a folder, but OUT is a file: {target}")
-    found, passed_over = [], 0
+    found: list[Path] = []
+    unread: list[OSError] = []
+    passed_over = 0
     inside = target.resolve() if target.resolve() != source.resolve() else None  # OUT may lie within IN
-    for folder, subfolders, names in os.walk(source):
+    for folder, subfolders, names in os.walk(source, onerror=unread.append):
         subfolders[:] = sorted(name for name in subfolders if (Path(folder) / name).resolve() != inside)
         for name in sorted(names):
             if Path(name).suffix.lower() in suffixes:
                 found.append((Path(folder) / name).relative_to(source))
             else:
                 passed_over += 1
+    if not found and unread:
+        raise unread[0]
     if not found:
         raise ValueError(f"{source}: nothing to do here, {passed_over} files of other types")
-    # photo.png and photo.jpg side by side must not become one file: such names keep their suffix.
-    taken = Counter(path.with_suffix(new_suffix) for path in found)
-    jobs = []
-    for path in found:
-        short = path.with_suffix(new_suffix)
-        mirrored = short if taken[short] == 1 else path.with_name(path.name + new_suffix)
-        jobs.append(Job(source / path, target / mirrored))
-    return jobs, passed_over
+    mirrored = _mirrored(found, new_suffix)
+    return Plan([Job(source / path, target / mirrored[path]) for path in found], passed_over, unread)
+
+
+def _mirrored(found: list[Path], new_suffix: str) -> dict[Path, Path]:
+    """Names with the new suffix, no two of them the same.
+
+    ``photo.png`` and ``photo.jpg`` side by side must not become one file, so they keep their suffix, and with it they
+    may take the name that a third one (``photo.jpg.webp``) would have had.
+    """
+    names = {path: path.with_suffix(new_suffix) for path in found}
+    while True:
+        taken = Counter(names.values())
+        full = {p: p.with_name(p.name + new_suffix) for p, name in names.items() if taken[name] > 1}
+        if not full:
+            return names
+        names |= full
 
 
 def _prepare(args: argparse.Namespace) -> None:
     """Set the number of threads, and try the device."""
     try:
         import torch
-
+    except Exception as error:
+        raise SetupError(f"cannot import torch: {_message(error)}") from error
+    try:
         if args.threads:
             torch.set_num_threads(args.threads)
         if args.device:
@@ -342,11 +365,13 @@ def _load(args: argparse.Namespace, model: str) -> Codec:
         raise SetupError(f"cannot set up model {model!r}: {_message(error)}") from error
 
 
-def _work(args: argparse.Namespace, jobs: list[Job], passed_over: int, one: Callable[[Job], str], verb: str) -> int:
+def _work(args: argparse.Namespace, plan: Plan, one: Callable[[Job], str], verb: str) -> int:
     """Run ``one`` on every job; a file that fails is reported and does not stop the others."""
     folder = args.input.is_dir()
+    for error in plan.unread:
+        _report(error, args.debug)
     done = failed = kept = 0
-    for job in _progress(jobs, verb, hidden=args.quiet or not folder):
+    for job in _progress(plan.jobs, verb, hidden=args.quiet or not folder):
         try:
             if job.target.is_file():
                 if job.source.exists() and job.target.samefile(job.source):
@@ -368,12 +393,13 @@ def _work(args: argparse.Namespace, jobs: list[Job], passed_over: int, one: Call
             failed += 1
             _report(error, args.debug, about=job.source)
     if folder and not args.quiet:
-        parts = [f"{done} of {len(jobs)} files {verb}{'ed' if verb == 'compress' else 'd'}"]
+        parts = [f"{done} of {len(plan.jobs)} files {verb}{'ed' if verb == 'compress' else 'd'}"]
         parts += [f"{kept} already there"] * bool(kept)
         parts += [f"{failed} failed"] * bool(failed)
-        parts += [f"{passed_over} skipped (other file types)"] * bool(passed_over)
+        parts += [f"{plan.passed_over} skipped (other file types)"] * bool(plan.passed_over)
+        parts += [f"{len(plan.unread)} folders not read"] * bool(plan.unread)
         _say(", ".join(parts))
-    return FAILED if failed else OK
+    return FAILED if failed or plan.unread else OK
 
 
 def _progress(jobs: list[Job], verb: str, hidden: bool) -> Iterable[Job]:

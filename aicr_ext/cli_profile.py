@@ -13,6 +13,27 @@ __all__ = ["add_arguments", "run"]
 
 DTYPES = ("float32", "bfloat16", "float16")
 
+#: What only the codec takes, and what only operators take, with the values that say nothing.
+_OF_THE_CODEC = {
+    "model": "aicr-t",
+    "quality": 32,
+    "size": (768, 512),
+    "precision": "float32",
+    "top": 20,
+    "rounds": 3,
+    "capture": None,
+    "trace": None,
+    "roofline": None,
+}
+_OF_OPERATORS = {
+    "shape": (1, 64, 128, 192),
+    "dtype": DTYPES[0],
+    "nchw": False,
+    "compile": False,
+    "only": None,
+    "repeat": None,
+}
+
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """The arguments of ``aicr profile``."""
@@ -24,23 +45,20 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         help="the codec there and back (default), one operator, or calls that --capture has kept",
     )
     codec = sub.add_argument_group("the codec")
-    codec.add_argument("--model", "-m", default="aicr-t", metavar="NAME_OR_PATH", help="default: aicr-t")
-    codec.add_argument("--quality", "-q", type=whole(0, 63), default=32, metavar="0..63", help="default: 32")
-    codec.add_argument(
-        "--size", type=_size, default=(768, 512), metavar="WxH", help="of the picture (default: 768x512)"
-    )
+    codec.add_argument("--model", "-m", metavar="NAME_OR_PATH", help="default: aicr-t")
+    codec.add_argument("--quality", "-q", type=whole(0, 63), metavar="0..63", help="default: 32")
+    codec.add_argument("--size", type=_size, metavar="WxH", help="of the picture (default: 768x512)")
     add_precision(codec, "the networks")
-    codec.add_argument("--top", type=whole(1), default=20, metavar="N", help="lines of the table (default: 20)")
+    codec.add_argument("--top", type=whole(1), metavar="N", help="lines of the table (default: 20)")
+    codec.add_argument("--rounds", type=whole(1), metavar="N", help="the fastest one counts (default: 3)")
     codec.add_argument("--capture", type=Path, metavar="FILE", help="keep what our operators get, to run it again")
     codec.add_argument("--trace", type=Path, metavar="FILE", help="also write a Chrome trace, for Perfetto")
     codec.add_argument("--roofline", type=Path, metavar="PICTURE", help="also draw the operators below the roofs")
     codec.add_argument("--nvtx", action="store_true", help="mark operators for Nsight Systems (CUDA)")
 
     operator = sub.add_argument_group("one operator, or calls kept")
-    operator.add_argument(
-        "--shape", type=_shape, default=(1, 64, 128, 192), metavar="BxCxHxW", help="default: 1x64x128x192"
-    )
-    operator.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help=f"default: {DTYPES[0]}")
+    operator.add_argument("--shape", type=_shape, metavar="BxCxHxW", help="default: 1x64x128x192")
+    operator.add_argument("--dtype", choices=DTYPES, help=f"default: {DTYPES[0]}")
     operator.add_argument("--nchw", action="store_true", help="feature maps in NCHW instead of channels-last")
     operator.add_argument("--compile", action="store_true", help="also compare with torch.compile")
     operator.add_argument("--only", metavar="OPERATOR", help="of the calls kept")
@@ -57,10 +75,10 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         help="registers, shared memory and occupancy of the CUDA kernels, from the log of the build "
         "(default: build/build.log); fails if a kernel spills registers",
     )
-    sub.add_argument("--rounds", type=whole(1), default=3, metavar="N", help="the fastest one counts (default: 3)")
     sub.add_argument("--csv", type=Path, metavar="FILE", help="also write the table to a file")
     add_device(sub, "to run")
     add_threads(sub)
+    sub.set_defaults(**_OF_THE_CODEC, **_OF_OPERATORS)
 
 
 def run(args: argparse.Namespace, prepare: Callable[[], None]) -> int:
@@ -84,13 +102,15 @@ def run(args: argparse.Namespace, prepare: Callable[[], None]) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """What would otherwise show after minutes, or not at all."""
-    of_the_codec = ("capture", "trace", "roofline")
-    of_operators = ("repeat", "only", "compile", "nchw")
-    foreign = of_operators if args.what == "codec" else of_the_codec
-    for name in foreign:
-        if getattr(args, name):
+    foreign = _OF_OPERATORS if args.what == "codec" else _OF_THE_CODEC
+    for name, default in foreign.items():
+        if getattr(args, name) != default:
             where = "an operator or a file of calls" if args.what == "codec" else "the codec"
             raise UsageError(f"--{name} is for {where}, not for {args.what!r}")
+    if args.nvtx and args.what != "codec" and not args.repeat:
+        raise UsageError("--nvtx is for the codec, and for operators with --repeat")
+    if args.csv and args.repeat:
+        raise UsageError("--csv writes a table, and --repeat makes none")
     if args.only and not Path(args.what).is_file():
         raise UsageError(f"--only takes from a file of calls, and {args.what!r} is none")
     if args.trace and args.trace.suffix != ".json":

@@ -140,6 +140,43 @@ def test_folder_is_mirrored_and_one_bad_file_does_not_stop_it(here: Path, capsys
     assert read_image("back/sub/b.bmp").size == (32, 32)
 
 
+def test_no_two_pictures_of_a_folder_become_one_file(here: Path) -> None:
+    """Where a.jpg keeps its suffix it has the name that a.jpg.webp would have had."""
+    (here / "in").mkdir()
+    sizes = {"a.jpg": (16, 16), "a.png": (32, 16), "a.jpg.webp": (48, 16), "b.png": (64, 16)}
+    for name, size in sizes.items():
+        smooth(*size).save(here / "in" / name)
+    assert aicr("compress", "in", "out") == OK
+    assert names(here / "out") == ["a.jpg.aicr", "a.jpg.webp.aicr", "a.png.aicr", "b.aicr"]
+    for name in ("a.jpg", "a.jpg.webp", "a.png"):
+        info = aicr_ext.read_info((here / "out" / f"{name}.aicr").read_bytes())
+        assert (info.width, info.height) == sizes[name]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_folder_that_cannot_be_read_is_an_error(
+    alone: bool, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "in" / "sub").mkdir(parents=True)
+    if not alone:
+        smooth(16, 16).save(here / "in" / "a.png")
+    look = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert aicr("compress", "in", "out") == FAILED
+    monkeypatch.undo()
+    said = capsys.readouterr().err.splitlines()
+    assert "aicr: error: in/sub: Permission denied" in said
+    if not alone:
+        assert said[-1] == "aicr: 1 of 1 files compressed, 1 folders not read"
+        assert names(here / "out") == ["a.aicr"]
+
+
 def test_out_inside_in_is_not_searched(here: Path) -> None:
     make_folder(here / "in")
     (here / "in" / "bad.png").unlink()
