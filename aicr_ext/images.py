@@ -27,6 +27,7 @@ __all__ = [
     "WRITE_SUFFIXES",
     "encode_image",
     "read_image",
+    "refuse_depth",
     "to_rgb",
     "write_image",
 ]
@@ -103,7 +104,7 @@ def to_rgb(image: Image.Image, *, name: str = "image") -> Image.Image:
     """
     try:
         _refuse_frames(image, name)
-        _refuse_depth(image, name)
+        refuse_depth(image, name)
         image.load()
     except ImageFormatError:
         raise
@@ -148,6 +149,7 @@ def encode_image(image: torch.Tensor | np.ndarray | Image.Image, suffix: str, *,
 
 def _to_pillow(image: torch.Tensor | np.ndarray | Image.Image) -> Image.Image:
     if isinstance(image, Image.Image):
+        refuse_depth(image, "image")
         return image if image.mode == "RGB" else image.convert("RGB")
     import numpy as np
 
@@ -176,12 +178,17 @@ def _refuse_frames(image: Image.Image, name: str) -> None:
         )
 
 
-def _refuse_depth(image: Image.Image, name: str) -> None:
+def refuse_depth(image: Image.Image, name: str) -> None:
+    """Nothing, for a picture of at most 8 bits per channel that need not have been decoded.
+
+    Raises:
+        ImageFormatError: it has more; Pillow would cut them off, or make them black and white.
+    """
     # Pillow reads 16-bit RGB as 8-bit "RGB"; only the decoder's arguments tell.
     deep = image.mode.startswith(("I", "F"))
     for tile in getattr(image, "tile", None) or ():
         args = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        deep |= any(isinstance(a, str) and ";16" in a for a in args)
+        deep |= any(isinstance(a, str) and ";16" in a and a != "BGR;16" for a in args)  # that is 5-6-5
         deep |= tile[0].startswith("ppm") and any(type(a) is int and a > 255 for a in args)
     if deep:
         raise ImageFormatError(

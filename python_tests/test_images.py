@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from pathlib import Path
 
@@ -219,6 +220,25 @@ def test_other_deep_formats_are_refused(tmp_path: Path) -> None:
             read_image(path)
     (tmp_path / "colour7.ppm").write_bytes(b"P6 2 1 127\n" + bytes(6))
     assert read_image(tmp_path / "colour7.ppm").size == (2, 1)
+
+
+def test_deep_pictures_are_not_written(tmp_path: Path) -> None:
+    """Pillow would make them black and white."""
+    with pytest.raises(ImageFormatError, match="image: more than 8 bits"):
+        write_image(tmp_path / "a.png", Image.new("I;16", (8, 6), 1000))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bitmap_of_16_bits_per_pixel_is_read(tmp_path: Path) -> None:
+    """5, 6 and 5 bits per channel are no more than 8."""
+    masks = b"".join(mask.to_bytes(4, "little") for mask in (0xF800, 0x07E0, 0x001F))
+    pixels = b"".join(value.to_bytes(2, "little") for value in (0xF800, 0x07E0))
+    header = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3, len(pixels), 0, 0, 0, 0)
+    start = 14 + len(header) + len(masks)
+    data = b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + header + masks + pixels
+    (tmp_path / "a.bmp").write_bytes(data)
+    image = read_image(tmp_path / "a.bmp")
+    assert [image.getpixel((x, 0)) for x in range(2)] == [(255, 0, 0), (0, 255, 0)]
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])

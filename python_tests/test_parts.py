@@ -101,6 +101,25 @@ def test_moving_takes_listings_first_and_keeps_both_limits(file, tmp_path):
     assert parts.join(tmp_path / "one", tmp_path / "joined").read_bytes() == file.read_bytes()
 
 
+def test_moving_never_loses_a_file(file, tmp_path):
+    queue, other = tmp_path / "queue", tmp_path / "other"
+    parts.split(file, queue, 1)
+    before = {path.name for path in queue.iterdir()}
+    (tmp_path / "link").symlink_to(queue)
+    for same in (queue, tmp_path / "link"):
+        with pytest.raises(ValueError, match="is the folder to move from"):
+            parts.move(queue, same, files=9, megabytes=60)
+    other.mkdir()
+    (other / "weights.safetensors.part-001").write_text("mine")
+    with pytest.raises(FileExistsError, match="part-001 exists"):
+        parts.move(queue, other, files=9, megabytes=60)
+    assert (other / "weights.safetensors.part-001").read_text() == "mine"
+    (other / "weights.safetensors.part-001").unlink()
+    left, moved = ({path.name for path in folder.iterdir()} for folder in (queue, other))
+    assert left | moved == before
+    assert not left & moved
+
+
 def test_the_command(file, tmp_path, capsys):
     parts.main(["split", str(file), str(tmp_path / "out"), "--part-mb", "1.5"])
     assert len(capsys.readouterr().out.splitlines()) == 3

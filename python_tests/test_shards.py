@@ -216,6 +216,9 @@ def test_bad_sources_are_named(tmp_path):
     (tmp_path / "broken.png").write_bytes((tmp_path / "broken.png").read_bytes()[:4000])
     with pytest.raises(ValueError, match=r"broken\.png: damaged picture"):
         load_images(tmp_path)
+    Image.new("I;16", (300, 300), 1000).save(tmp_path / "broken.png")
+    with pytest.raises(ValueError, match=r"broken\.png: more than 8 bits per channel"):
+        load_images(tmp_path)
 
 
 def test_the_command_reports_what_it_did(photographs, tmp_path, capsys):

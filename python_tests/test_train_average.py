@@ -50,6 +50,12 @@ def test_what_is_refused(ends, tmp_path):
             average(*pair, 0.5)
 
 
+def test_comparing_needs_photographs(ends, photographs):
+    options = TrainingOptions(str(photographs), "unused", validation=0, stages=((1, 4, 64),))
+    with pytest.raises(ValueError, match="validation must be at least 1 photograph"):
+        compare(*ends, [1], options)
+
+
 def test_comparing_says_how_losses_change(ends, photographs):
     options = TrainingOptions(str(photographs), "unused", mixture={"clean": 0.5}, validation=1, stages=((1, 4, 64),))
     nothing, all_of_it = compare(*ends, [0, 1], options)

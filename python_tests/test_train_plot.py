@@ -23,6 +23,25 @@ def test_the_bar_shows_progress_and_the_last_report(tmp_path, capsys):
     assert json.loads((tmp_path / "log.jsonl").read_text())["seconds"] == 9.9
 
 
+def test_a_line_that_was_cut_off_is_dropped(tmp_path):
+    log = write_log(tmp_path / "run" / "log.jsonl", 3)
+    whole = log.read_bytes()
+    log.write_bytes(whole + b'{"step": 4, "sec')
+    with Journal(log, bar=False) as journal:
+        journal.write(5, 1.0, {"loss": 0.5})
+    assert log.read_bytes().startswith(whole)
+    assert [entry["step"] for entry in plot.read_log(log)] == [0, 1, 2, 3, 5]
+
+
+def test_a_damaged_log_does_not_make_a_run_fail(photographs, tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr("aicr_ext.train.loop.draw", plot.draw)
+    options, said = short(photographs, tmp_path / "run", max_steps=2), []
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").write_text("no line of a log\n")
+    assert loop.train(options, said.append).is_file()
+    assert [line for line in said if "no curve.png" in line]
+
+
 def test_no_bar_and_no_file(capsys):
     with Journal(None, bar=False) as journal:
         journal.write(1, 0.0, {"loss": 1.5, "bpp": 0.25, "psnr": 31.0})

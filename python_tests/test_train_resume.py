@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
-from training import log_of, short
+from training import TONED, log_of, short
 
 from aicr_ext.cli import main
+from aicr_ext.codec.checkpoint import export_weights, untrained
 from aicr_ext.files import is_temporary
 from aicr_ext.train import TrainingOptions, train
 from aicr_ext.train.data import Batches
@@ -53,6 +55,34 @@ def test_resumed_equals_unbroken(optimiser, workers, photographs, tmp_path, tiny
     assert [e["step"] for e in log_of(tmp_path / "parts") if "run" in e] == [0, 5]
     # signals are handled as usual again
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_resumed_run_has_the_same_aim(photographs, tmp_path, toned, monkeypatch):
+    """Latents are aimed at with the detail that the run's start got, which is nowhere but in its beginning."""
+    start = tmp_path / "start.safetensors"
+    export_weights(start, untrained(replace(TONED, detail=0)), {})
+
+    def options(name):
+        changes = {"model": TONED.name, "start": str(start), "objective": "latent", "max_steps": 4}
+        return short(photographs, tmp_path / name, mixture=Mixture(clean=0.5), **changes)
+
+    train(options("whole"))
+    with monkeypatch.context() as patch:
+        interrupt_at(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(options("parts"))
+    train(options("parts"))
+    one, other = (state_of(tmp_path / name)["model"] for name in ("whole", "parts"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    (tmp_path / "elsewhere.safetensors").write_bytes(start.read_bytes())
+    said = []
+    train(replace(options("parts"), max_steps=5, start=str(tmp_path / "elsewhere.safetensors")), said.append)
+    assert [line for line in said if "another option, start: " in line]
+
+
+def test_nothing_left_to_train(photographs, tmp_path, tiny):
+    with pytest.raises(ValueError, match="objective, freeze and only leave nothing to train"):
+        train(short(photographs, tmp_path / "run", only=["synthesis"], freeze=["synthesis"]))
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])

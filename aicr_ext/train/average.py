@@ -95,6 +95,8 @@ def compare(
     more because its loss is larger), and the median over photographs, which one of them cannot move.
     """
     found = trials(split(photographs_of(options), options.validation)[1], options.mixture)
+    if "valid_clean" not in found:
+        raise ValueError("validation must be at least 1 photograph to compare weights on")
     clean = found["valid_clean"].batch.target
     generator = torch.Generator().manual_seed(0)
     sources = {name.removeprefix("valid_"): trial.batch.source for name, trial in found.items()}

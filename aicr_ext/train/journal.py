@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TextIO
 
 __all__ = ["Journal"]
 
@@ -16,7 +17,7 @@ class Journal:
     """
 
     def __init__(self, path: Path | None, bar: bool) -> None:
-        self._file = path and path.open("a")
+        self._file = path and _opened(path)
         self._bar = None
         if bar:
             from tqdm import tqdm
@@ -46,3 +47,11 @@ class Journal:
         """Moves the bar to ``fraction`` of the run."""
         if self._bar is not None:
             self._bar.update(min(fraction, 1.0) - self._bar.n)
+
+
+def _opened(path: Path) -> TextIO:
+    """A log to append to, without the part of a line that a run leaves whose machine or disk failed it."""
+    if path.exists():
+        with path.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+    return path.open("a", encoding="utf-8")

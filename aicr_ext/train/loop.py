@@ -121,6 +121,8 @@ class _Run:
             self.restoration = Restoration(options.objective, self.model)
             self.restoration.to(self.device)
         freeze(self.model, options.freeze, options.only)
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise ValueError("objective, freeze and only leave nothing to train")
         self.model.to(self.device, memory_format=torch.channels_last).train()
         self.optimiser = build_optimiser(options.optimiser, self.model, options.learning_rate)
         self.average = _Average(self.model, options.decay)
@@ -157,7 +159,8 @@ class _Run:
             start = load_model(self.options.start)
             model, linear = as_model(config, start).requires_grad_(True), False
             detail = bool(config.detail) and not start.config.detail
-        if (linear or detail) and not self.state.exists():
+        # A state has the components; but the aim of "latent" is a copy of what the run began with.
+        if (linear or detail) and (not self.state.exists() or self.options.objective == "latent"):
             statistics = patch_statistics(images, self.options.seed)
             if linear:
                 initialise_linear(model, *principal_components(*statistics, config.latent))
@@ -345,3 +348,5 @@ class _Run:
             draw([self.out / "log.jsonl"], self.out / "curve.png")
         except ImportError as error:
             self.say(f"no curve.png, which needs matplotlib ({error})")
+        except (OSError, ValueError) as error:  # the run is done all the same
+            self.say(f"no curve.png: {first_line(error)}")

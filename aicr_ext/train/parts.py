@@ -107,14 +107,23 @@ def move(folder: str | Path, out: str | Path, files: int, megabytes: float) -> l
 
     Files in subfolders stay. A file that is too large for what is left lets later, smaller ones pass. Returns the new
     paths.
+
+    Raises:
+        ValueError: both folders are the same.
+        FileExistsError: ``out`` holds a file of one of the names; the files before it have been moved.
+        OSError: a folder cannot be read or written.
     """
     folder, out = Path(folder), Path(out)
+    if out.exists() and out.samefile(folder):
+        raise ValueError(f"{str(out)!r} is the folder to move from; name another one")
     left = int(megabytes * 1e6)
     moved = []
     for path in sorted(folder.iterdir(), key=lambda p: (not p.name.endswith(LISTING), p.name)):
         size = path.stat().st_size
         if is_temporary(path) or not path.is_file() or size > left or len(moved) >= files:
             continue
+        if (out / path.name).exists():
+            raise FileExistsError(f"{out / path.name} exists; remove it or name another folder")
         out.mkdir(parents=True, exist_ok=True)
         with appearing(out / path.name) as temporary:
             shutil.copyfile(path, temporary)  # it may be another file system

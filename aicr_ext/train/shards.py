@@ -26,7 +26,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from aicr_ext.errors import ImageFormatError
 from aicr_ext.files import appearing_together
+from aicr_ext.images import refuse_depth
 
 __all__ = ["MINIMUM_SIDE", "Packed", "Picture", "find_pictures", "load", "pack"]
 
@@ -190,9 +192,12 @@ def _decode(name: str, data: bytes, minimum_side: int) -> Image.Image | None:
     """The picture as RGB, or None where a side is smaller."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            refuse_depth(image, name)
             return image.convert("RGB") if min(image.size) >= minimum_side else None
     except Image.UnidentifiedImageError:
         raise ValueError(f"{name}: no picture in one of the formats {', '.join(FORMATS)}") from None
+    except ImageFormatError:
+        raise
     except Exception as error:  # decoders of damaged data raise all sorts of things
         raise ValueError(f"{name}: damaged picture ({error})") from error
 

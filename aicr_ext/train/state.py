@@ -59,6 +59,7 @@ def changed_options(state: dict[str, object], options: TrainingOptions) -> list[
             raise ValueError(
                 f"{name}: the run in {options.out} was made with {old.get(name)!r}, not with {new[name]!r}; {_WAY_OUT}"
             )
+    free = _FREE - {"start"} if options.objective == "latent" else _FREE  # it aims at the latents of its start
     return [
-        f"{name}: {old[name]} -> {new[name]}" for name in new if name in old.keys() - _FREE and old[name] != new[name]
+        f"{name}: {old[name]} -> {new[name]}" for name in new if name in old.keys() - free and old[name] != new[name]
     ]
