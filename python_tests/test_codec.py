@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +59,41 @@ def test_more_quality_costs_bytes_and_gains_decibels(codec, photo):
     assert results[0][1] > 25
     assert results[-1][1] > 32
     assert results[-1][0] < photo.numel() / 4
+
+
+def test_codecs_of_one_module_understand_each_other(photo):
+    """The first gives it the tables that it has not been exported with."""
+    model = untrained("aicr-t-clean")
+    first, second = aicr_ext.Codec(model), aicr_ext.Codec(model)
+    assert first.weight_hash == second.weight_hash
+    assert second.decompress(first.compress(photo)).shape == photo.shape
+
+
+def test_copies_and_pickles_of_a_codec(codec, photo):
+    data = codec.compress(photo)
+    low = aicr_ext.Codec(codec.model, precision="bfloat16")
+    for other in (copy.deepcopy(codec), pickle.loads(pickle.dumps(codec))):
+        assert other.compress(photo) == data
+        assert other.model is not codec.model
+    assert copy.copy(low).precision == "bfloat16"
+
+
+def test_the_default_device_plays_no_part(codec, photo):
+    data = codec.compress(photo)
+    with torch.device("meta"):
+        assert codec.compress(photo) == data
+        decoded = codec.decompress(data)
+    assert torch.equal(decoded, codec.decompress(data))
+
+
+def test_estimates_are_of_one_picture(codec, photo):
+    assert codec.estimate_bits(photo[None]) == codec.estimate_bits(photo)
+    with pytest.raises(ValueError, match="image must be one picture, got a batch of 2"):
+        codec.estimate_bits(torch.stack([photo, photo]))
+
+
+def test_a_path_may_be_the_name_of_a_model():
+    assert aicr_ext.load_model(Path("aicr-t-clean")).config.name == "aicr-t-clean"
 
 
 def test_better_than_jpeg_of_the_same_size(codec, photo, tmp_path):

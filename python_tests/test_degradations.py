@@ -39,6 +39,18 @@ def test_same_seed_same_result(kind: str) -> None:
 
 
 @each_kind
+def test_the_default_dtype_plays_no_part(kind: str) -> None:
+    expected = degrade(picture(), kind, generator(1))
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = degrade(picture(), kind, generator(1))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@each_kind
 def test_global_random_state_plays_no_part(kind: str) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()

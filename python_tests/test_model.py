@@ -319,6 +319,17 @@ def test_maps_that_hooks_keep_are_not_overwritten():
     assert all(torch.equal(out, copy) for out, copy in kept)
 
 
+@torch.no_grad()
+def test_maps_that_hooks_before_a_module_keep_are_not_overwritten():
+    model, kept = untrained("aicr-t"), []
+    for module in model.analysis.modules():
+        if isinstance(module, HybridBlock):
+            module.register_forward_pre_hook(lambda module, inputs: kept.append((inputs[0], inputs[0].clone())))
+    model.analysis(torch.rand(1, 3, 64, 64), torch.tensor([9]))
+    assert len(kept) == sum(model.config.blocks)
+    assert all(torch.equal(x, copy) for x, copy in kept)
+
+
 def test_the_linear_paths_of_a_tall_picture_are_those_of_all_its_rows():
     """Without gradients they come in strips of rows."""
     synthesis = untrained("aicr-t").synthesis

@@ -40,9 +40,10 @@ def load_model(name_or_path: str | Path) -> AICR:
         raise TypeError(f"model must be a name or a path, got {type(name_or_path).__name__}")
     shipped = shipped_models()
     if str(name_or_path) in CONFIGS:
-        if name_or_path not in shipped:
+        if str(name_or_path) not in shipped:
+            known = ", ".join(shipped) or "no model"
             raise ValueError(
-                f"this package holds no weights for {name_or_path!r}, only for {', '.join(shipped) or 'no model'}; "
+                f"this package holds no weights for {str(name_or_path)!r}, only for {known}; "
                 "give the path of a weight file"
             )
         path = FOLDER / f"{name_or_path}.safetensors"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,11 +80,16 @@ class Codec:
         self.networks = {
             name: with_cast_weights(getattr(self.model, name), self.precision) for name in ("analysis", "synthesis")
         }
+        self._cuda_graphs = cuda_graphs
         self._graphs = GraphCache(capture_cuda) if cuda_graphs else None
         self.name = self.model.config.name
+        self._hyper_tables = hyper_tables(self.model)  # weights that have none yet get them here, and are hashed after
         self.weight_hash = _hash(self.model)
-        self._hyper_tables = hyper_tables(self.model)
         self._priors = IntegerPriors(self.model)
+
+    def __reduce__(self) -> tuple:
+        """Copies, and pickles for other processes, hold the model, and are set up anew."""
+        return partial(Codec, precision=self.precision, cuda_graphs=self._cuda_graphs), (self.model,)
 
     @torch.no_grad()
     def compress(
@@ -138,9 +144,15 @@ class Codec:
 
     @torch.no_grad()
     def estimate_bits(self, image: Tensor | np.ndarray, *, quality: int = 32) -> float:
-        """Bits that the entropy model assigns to a picture's symbols, before tables, coder and header."""
-        (picture,) = as_batch(image)
-        return self.relaxed(picture, check_quality(quality))[0]
+        """Bits that the entropy model assigns to a picture's symbols, before tables, coder and header.
+
+        Raises:
+            ValueError: as :meth:`compress`, or a batch of other than one picture.
+        """
+        pictures = as_batch(image)
+        if len(pictures) != 1:
+            raise ValueError(f"image must be one picture, got a batch of {len(pictures)}")
+        return self.relaxed(pictures[0], check_quality(quality))[0]
 
     @torch.no_grad()
     def relaxed(self, picture: Tensor, quality: int) -> tuple[float, Tensor]:
@@ -190,7 +202,7 @@ class Codec:
         """The pictures of files with latents of one size."""
         streams, names = [file.streams for file in files], [file.name for file in files]
         y_hat, check = decode_latents(self._priors, self._hyper_tables, streams, *files[0].cells, self.device, names)
-        quality = torch.tensor([file.header.quality for file in files])
+        quality = torch.tensor([file.header.quality for file in files], device="cpu")
         pictures = self._run("synthesis", y_hat, quality.to(self.device, non_blocking=True))
         sizes = [(file.header.height, file.header.width) for file in files]
         # Copies, so that none keeps the memory of all.
@@ -320,8 +332,10 @@ def as_batch(image: object) -> Tensor:
         image = _from_array(image)
     elif not isinstance(image, Tensor):
         image = _from_pillow(image)
-    if image.dtype != torch.uint8 and not image.dtype.is_floating_point:
-        raise TypeError(f"image must be uint8 or floating point, got {image.dtype}")
+    if image.layout != torch.strided:
+        raise TypeError(f"image must be a dense tensor, got layout {image.layout}")
+    if image.dtype not in (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise TypeError(f"image must be uint8 or floating point of 16 to 64 bits, got {image.dtype}")
     if image.dim() not in (3, 4) or image.shape[-3] != 3:
         raise ValueError(f"image must be (3, H, W) or (B, 3, H, W), got {tuple(image.shape)}")
     if not all(1 <= side <= container.MAX_SIDE for side in image.shape[-2:]):

@@ -168,7 +168,7 @@ def _int32(value: Tensor) -> Tensor:
 @cache
 def asinh_table() -> Tensor:
     """(1025,) int32: asinh of 2**o · (1 + p / 64) - 1 at 64 o + p, exponent 16; of exact operations only."""
-    place = torch.arange(16 * 64 + 1)
+    place = torch.arange(16 * 64 + 1, device="cpu")
     x = power_of_two(place // 64) * (1 + (place % 64).double() / 64) - 1
     return torch.round(_asinh(x) * 2**16).int()
 

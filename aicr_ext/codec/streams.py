@@ -91,7 +91,7 @@ def _splits(sizes: Sequence[int], counts: Sequence[int]) -> Tensor:
     rows = []
     for size in sizes:
         cuts = [even_splits(size, count)[1:] + p * size for p, count in enumerate(counts)]
-        rows.append(torch.cat([torch.zeros(1, dtype=torch.int64), *cuts]))
+        rows.append(torch.cat([torch.zeros(1, dtype=torch.int64, device="cpu"), *cuts]))
     return torch.stack(rows)
 
 
@@ -111,7 +111,7 @@ def _code(segments: Sequence[Segment], counts: Sequence[int]) -> tuple[Tensor, T
             own = slice(*cuts[stream : stream + 2].tolist())
             encoder.push(part[own], named[own], table)
         coded.append(encoder.finish())
-    ends = torch.tensor(list(accumulate(map(len, coded))))
+    ends = torch.tensor(list(accumulate(map(len, coded))), device="cpu")
     return torch.frombuffer(bytearray().join(coded), dtype=torch.uint8), ends
 
 
@@ -158,7 +158,7 @@ class StreamsDecoder:
         self._wait: Callable[[], None] = lambda: None
         splits = _splits(sizes, counts)
         if self._native:
-            ends = torch.tensor(list(accumulate(map(len, streams))))
+            ends = torch.tensor(list(accumulate(map(len, streams))), device="cpu")
             numbers, self._data = _moved([ends, *splits], streams, self._device)
             ends, *self._splits = numbers.split([len(ends), *map(len, splits)])
             self._state = rans_decode_begin(self._data, ends)
@@ -178,7 +178,7 @@ class StreamsDecoder:
             symbols = rans_decode_step(self._state, self._data, index, tables.on(self._device), splits)
             self._look(faults_so_far(self._state))
             return symbols
-        symbols = torch.empty(len(index), dtype=torch.int16)
+        symbols = torch.empty(len(index), dtype=torch.int16, device="cpu")
         for s, decoder in enumerate(self._decoders):
             own = slice(*splits[s : s + 2].tolist())
             self._of(s, lambda d=decoder, o=own: d.pop(index[o], tables, out=symbols[o]))
@@ -239,7 +239,7 @@ def _moved(
     """int64 numbers and the bytes of streams on a device, as one vector each, after one copy that nothing waits for."""
     head = torch.cat(list(numbers)).view(torch.uint8)
     size = len(head) + sum(map(len, streams))
-    both = torch.empty(size, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    both = torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=device.type == "cuda")
     both[: len(head)] = head
     buffer, begin = memoryview(both.numpy()), len(head)
     for stream in streams:

@@ -24,7 +24,9 @@ def random_depth(shape: tuple[int, int, int], generator: torch.Generator, device
     """
     count, height, width = shape
     # Rows, not pixels, so that a crop of one row is as deep as any other.
-    depth = torch.linspace(_RISE, 0, height, device=device)[:, None].expand(count, 1, height, width)
+    depth = torch.linspace(_RISE, 0, height, dtype=torch.float32, device=device)[:, None].expand(
+        count, 1, height, width
+    )
     total = sum(weight for _, weight in _OCTAVES)
     for side, weight in _OCTAVES:
         grid = uniform_field((count, 1, side, side), generator, device)

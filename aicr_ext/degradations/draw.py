@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 def uniform(generator: torch.Generator, low: float, high: float) -> float:
     """One number, uniform in [low, high)."""
-    return low + (high - low) * float(torch.rand((), generator=generator, device=generator.device))
+    return low + (high - low) * float(torch.rand((), generator=generator, device=generator.device, dtype=torch.float32))
 
 
 def log_uniform(generator: torch.Generator, low: float, high: float) -> float:
@@ -36,9 +36,9 @@ def choice(generator: torch.Generator, options: Sequence[T]) -> T:
 
 def normal_field(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
     """Standard normal numbers, drawn where the generator lives and moved to where the picture is."""
-    return torch.randn(*shape, generator=generator, device=generator.device).to(device)
+    return torch.randn(*shape, generator=generator, device=generator.device, dtype=torch.float32).to(device)
 
 
 def uniform_field(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
     """The same with numbers uniform in [0, 1)."""
-    return torch.rand(*shape, generator=generator, device=generator.device).to(device)
+    return torch.rand(*shape, generator=generator, device=generator.device, dtype=torch.float32).to(device)

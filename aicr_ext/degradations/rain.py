@@ -87,7 +87,7 @@ class Rain(Degradation):
         lengths = [max(1.0, self.length * part * factor) for part, factor in zip(_LENGTHS, stretch, strict=True)]
         widths = [self.width * part for part in _WIDTHS]
         kernels = streak_kernels(lengths, widths, angles, device)
-        kernels = kernels * torch.tensor(_STRENGTHS, device=device)[:, None, None]
+        kernels = kernels * torch.tensor(_STRENGTHS, dtype=torch.float32, device=device)[:, None, None]
         densities = [
             density(self.amount, share, length * max(width, _MIN_WIDTH))
             for share, length, width in zip(_SHARES, lengths, widths, strict=True)
@@ -110,7 +110,7 @@ def streak_kernels(lengths: list[float], widths: list[float], angles: list[float
     """
     radius = max(math.ceil(length / 2 + 2 * width) for length, width in zip(lengths, widths, strict=True))
     x, y = coordinates(radius, device)
-    column = torch.tensor([lengths, widths, angles], device=device)[:, :, None, None]
+    column = torch.tensor([lengths, widths, angles], dtype=torch.float32, device=device)[:, :, None, None]
     length, width, angle = column[0], column[1], torch.deg2rad(column[2])
     along, across = turned(x, y, angle)
     drawn = width.clamp_min(_MIN_WIDTH)

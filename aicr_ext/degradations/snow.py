@@ -106,7 +106,8 @@ def flake_kernels(
     outer = _CLUMP_OFFSET + high
     extents = [outer * size / 2 + soft + motion / 2 for size, soft, motion in zip(sizes, softs, motions, strict=True)]
     x, y = coordinates(math.ceil(max(extents) + 0.5), device)
-    column = torch.tensor([sizes, motions, angles, softs, _STRENGTHS], device=device)[:, :, None, None, None]
+    columns = [sizes, motions, angles, softs, _STRENGTHS]
+    column = torch.tensor(columns, dtype=torch.float32, device=device)[:, :, None, None, None]
     half, reach, angle, soft, strength = column[0] / 2, column[1] / 2, torch.deg2rad(column[2]), *column[3:]
     # (K, clumps, 1, 1): where each clump is and how large. The shift by a part of a pixel keeps specks off the grid.
     draws = uniform_field((3, len(sizes), _CLUMPS, 1, 1), generator, device)

@@ -84,8 +84,9 @@ def _through(stage: nn.Sequential, x: Tensor, overwrite: bool) -> Tensor:
 
 
 def _is_watched(network: nn.Module) -> bool:
-    """Whether forward hooks see maps, which they may keep."""
-    return bool(nn.modules.module._global_forward_hooks) or any(m._forward_hooks for m in network.modules())
+    """Whether forward hooks, or those before it, see maps, which they may keep."""
+    everywhere = nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks
+    return bool(everywhere) or any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
 
 
 class PixelShuffle(nn.PixelShuffle):

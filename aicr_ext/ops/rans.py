@@ -56,7 +56,7 @@ _COLUMNS, _FAULT = 48, 46
 def even_splits(count: int, streams: int) -> Tensor:
     """Where the format cuts a segment of ``count`` symbols into ``streams`` parts: (streams + 1,) int64."""
     groups = -(-count // _GROUP)
-    return (_GROUP * (groups * torch.arange(streams + 1) // streams)).clamp_(max=count)
+    return (_GROUP * (groups * torch.arange(streams + 1, device="cpu") // streams)).clamp_(max=count)
 
 
 def rans_encode(

@@ -31,7 +31,7 @@ def strips(x: Tensor, widest: int, reach: int) -> Iterator[tuple[Tensor, slice, 
         yield x, slice(None), slice(None)
         return
     rows = max(8, ROWS_OF_REACH * reach, STRIP_VALUES // max(1, x.shape[0] * width * widest))
-    for start in range(0, height, rows):
+    for start in range(0, max(1, height), rows):  # an empty map is one strip too
         stop = min(start + rows, height)
         first, last = max(start - reach, 0), min(stop + reach, height)
         yield x[:, :, first:last], slice(start - first, stop - first), slice(start, stop)
