@@ -1,8 +1,10 @@
 """Whole-codec speed and memory: ``python -m benchmarks.speed [--csv FILE]``.
 
-Each row runs in a process of its own, so that its peak memory is its own. "eager" is the same network in plain
-torch: whole maps instead of strips, and the reference of every operator that has a native kernel. Networks without
-shipped weights run with random ones: their pictures mean nothing, their times do.
+Each row runs in a process of its own, so that its peak memory is its own, with the sample photograph, enlarged where
+more pixels are asked for. "eager" is the same network in plain torch: whole maps instead of strips, and the reference
+of every operator that has a native kernel. Networks without shipped weights run with random ones: their pictures mean
+nothing, their times do. JPEG, WebP and AVIF are Pillow's, with the settings of ``aicr eval``, at the lowest quality
+whose file is at least as large as that of aicr-t.
 
 With ``--device cuda`` all rows run in one process, and the memory is that which torch held on the device: batches of
 one picture and of several, in float32 and bfloat16, and with CUDA graphs where :class:`aicr_ext.Codec` has them. The
@@ -23,25 +25,38 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import product
 
+import numpy as np
 import torch
+from PIL import Image
 
 import aicr_ext
 from aicr_ext.codec.checkpoint import shipped_models, untrained
+from aicr_ext.evaluate.codecs import PillowCodec
+from aicr_ext.images import read_image
 from aicr_ext.ops import strips
 from aicr_ext.ops.kernels import plain_torch
 
+from .entropy import SAMPLE
 from .timing import circumstances, measure, print_table, write_csv
+
+PILLOW, NO_FEEDBACK = "Pillow", "aicr_ext, no feedback"
 
 #: (model, width, height, path, precision): eager where its memory allows.
 ROWS = [
     ("aicr-t", 768, 512, "eager", "float32"),
     ("aicr-t", 768, 512, "aicr_ext", "float32"),
     ("aicr-t", 768, 512, "aicr_ext", "bfloat16"),
+    ("aicr-t", 768, 512, NO_FEEDBACK, "float32"),
+    ("aicr-t", 768, 512, NO_FEEDBACK, "bfloat16"),
+    ("jpeg", 768, 512, PILLOW, ""),
+    ("webp", 768, 512, PILLOW, ""),
+    ("avif", 768, 512, PILLOW, ""),
     ("aicr-s", 768, 512, "eager", "float32"),
     ("aicr-s", 768, 512, "aicr_ext", "float32"),
     ("aicr-s", 768, 512, "aicr_ext", "bfloat16"),
     ("aicr-t", 6000, 4000, "aicr_ext", "float32"),
     ("aicr-t", 6000, 4000, "aicr_ext", "bfloat16"),
+    ("aicr-t", 6000, 4000, NO_FEEDBACK, "float32"),
 ]
 #: Ways to run the codec on a GPU: with CUDA graphs, and one picture also in so many streams.
 STREAMS = 16
@@ -55,6 +70,14 @@ def once(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def photograph(width: int, height: int) -> torch.Tensor:
+    """The sample of that size, (3, H, W) uint8."""
+    image = read_image(SAMPLE)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
 def pictures(count: int, width: int, height: int) -> torch.Tensor:
     """Smooth ones, (count, 3, H, W) uint8."""
     generator = torch.Generator().manual_seed(0)
@@ -66,6 +89,8 @@ def pictures(count: int, width: int, height: int) -> torch.Tensor:
 def run(model: str, width: int, height: int, path: str, precision: str, threads: int) -> dict[str, object]:
     """Encode and decode one picture; seconds of each and the process's peak memory."""
     torch.set_num_threads(threads)
+    if path == PILLOW:
+        return measured_pillow(model, width, height)
     with ExitStack() as stack:
         if path == "eager":
             strips.STRIP_VALUES = sys.maxsize
@@ -76,25 +101,53 @@ def run(model: str, width: int, height: int, path: str, precision: str, threads:
 def measured(model: str, width: int, height: int, path: str, precision: str) -> dict[str, object]:
     """The row of :func:`run`; ``path`` is only its name."""
     codec = aicr_ext.Codec(model if model in shipped_models() else untrained(model), precision=precision)
-    (picture,) = pictures(1, width, height)
-    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    data = codec.compress(picture)
+    picture, feedback = photograph(width, height), path != NO_FEEDBACK
+    start = peak_memory()
+    data = codec.compress(picture, feedback=feedback)
     if width * height > 4e6:
-        encode, decode = once(lambda: codec.compress(picture)), once(lambda: codec.decompress(data))
+        encode = once(lambda: codec.compress(picture, feedback=feedback))
+        decode = once(lambda: codec.decompress(data))
     else:
-        encode = measure(lambda: codec.compress(picture), seconds=2)
+        encode = measure(lambda: codec.compress(picture, feedback=feedback), seconds=2)
         decode = measure(lambda: codec.decompress(data), seconds=2)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "model": model,
         "size": f"{width}x{height}",
         "path": path,
         "precision": precision,
+        "quality": 32,
+        "bytes": len(data),
         "encode s": encode,
         "decode s": decode,
-        "peak GiB": peak / 2**20,
-        "of which before GiB": start / 2**20,
+        "peak GiB": peak_memory(),
+        "of which before GiB": start,
     }
+
+
+def measured_pillow(name: str, width: int, height: int) -> dict[str, object]:
+    """The row of one of Pillow's codecs."""
+    picture, codec = photograph(width, height), PillowCodec(name)
+    least = len(aicr_ext.compress(picture))
+    pixels = picture.permute(1, 2, 0).numpy()
+    quality = next(q for q in range(1, 101) if len(codec.encode(pixels, q)) >= least)
+    data = codec.encode(pixels, quality)
+    return {
+        "model": name,
+        "size": f"{width}x{height}",
+        "path": PILLOW,
+        "precision": "",
+        "quality": quality,
+        "bytes": len(data),
+        "encode s": measure(lambda: codec.encode(pixels, quality), seconds=2),
+        "decode s": measure(lambda: codec.decode(data), seconds=2),
+        "peak GiB": "",
+        "of which before GiB": "",
+    }
+
+
+def peak_memory() -> float:
+    """GiB that this process has taken at most so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def device_paths(device: str) -> list[str]:
