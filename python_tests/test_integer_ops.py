@@ -49,6 +49,15 @@ def test_the_compiler_knows_them(name):
     torch.library.opcheck(getattr(torch.ops.aicr_ext, name), arguments)
 
 
+@needs_native
+@pytest.mark.parametrize("name", sorted({name for name, _ in cases()}))
+def test_the_compiler_knows_the_layout_of_results(name):
+    arguments = next(given for case, given in cases() if case == name and given[0].dim() > 1)
+    arguments = (*arguments, *[None] * (2 if len(arguments) == 5 else 0))
+    first = arguments[0].transpose(0, -1).contiguous().transpose(0, -1)
+    torch.library.opcheck(getattr(torch.ops.aicr_ext, name), (first, *arguments[1:]), test_utils="test_faketensor")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not (torch.cuda.is_available() and _native.HAS_CUDA_OPS), reason="no GPU")
 def test_cuda_equals_the_cpu():

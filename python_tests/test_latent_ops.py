@@ -193,6 +193,7 @@ def test_definitions_serve_where_no_kernel_is():
         ("latent_scale_index", {0: torch.zeros(3, 4).short()}, r"parameters must have the shape \(B, H, W, C\), got 2"),
         ("latent_scale_index", {1: 5}, "the number of channels must be even and not negative, got 5"),
         ("latent_scale_index", {1: 18}, "parameters must have at least 36 channels, got 32"),
+        ("latent_scale_index", {1: 2**62}, "parameters must have at least 4611686018427387904 channels, got 32"),
         ("latent_quantise", {0: torch.zeros(2, 3, 5, 16).double()}, "y must be Float, got Double"),
         ("latent_quantise", {0: torch.zeros(2, 3, 4, 16)}, "parameters must have the pictures, rows and columns of y"),
         ("latent_quantise", {2: torch.zeros(15).int()}, r"exponent must have the shape \(16,\)"),

@@ -142,9 +142,9 @@ if _native.HAS_OPS:
     register_flop_formula(torch.ops.aicr_ext.integer_linear)(_linear_operations)
     register_flop_formula(torch.ops.aicr_ext.integer_depthwise)(_depthwise_operations)
     torch.library.register_fake("aicr_ext::integer_linear", _fake_linear)
-    torch.library.register_fake("aicr_ext::integer_depthwise", lambda x, weight, bias, shift: torch.empty_like(x))
+    torch.library.register_fake("aicr_ext::integer_depthwise", lambda x, weight, bias, shift: x.new_empty(x.shape))
     torch.library.register_fake("aicr_ext::integer_sum", _fake_halves)
     torch.library.register_fake("aicr_ext::integer_gate", _fake_halves)
     torch.library.register_fake(
-        "aicr_ext::integer_asinh", lambda value, exponent, table: torch.empty_like(value, dtype=torch.int16)
+        "aicr_ext::integer_asinh", lambda value, exponent, table: value.new_empty(value.shape, dtype=torch.int16)
     )

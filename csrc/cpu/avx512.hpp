@@ -6,14 +6,16 @@
 
 namespace aicr {
 
-// What keeps torch's own kernels off AVX-512 keeps those of this library off it, too: sums in another order
-// may end in another last bit.
+// What keeps torch's own kernels off AVX-512 keeps those off it that are written for it (*_avx512.cpp): their
+// sums in another order may end in another last bit. Loops that the loader picks a version of (vectors.hpp)
+// know nothing of it. A value that torch does not know limits neither.
 inline bool has_avx512() {
 #if defined(__x86_64__) && defined(__GNUC__)
   static const bool supported = [] {
     __builtin_cpu_init();
-    const char* limit = std::getenv("ATEN_CPU_CAPABILITY");
-    return (limit == nullptr || std::string(limit) == "avx512") && __builtin_cpu_supports("avx512f") &&
+    const char* given = std::getenv("ATEN_CPU_CAPABILITY");
+    const std::string limit = given == nullptr ? "" : given;
+    return limit != "avx2" && limit != "default" && __builtin_cpu_supports("avx512f") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd");
   }();

@@ -161,8 +161,8 @@ __device__ __forceinline__ void put_terms(const DepthwiseTask<kMargin, kPlanar>&
       sum += shared[term][task.thread(lane, pair)][of_map];
     }
     const int64_t channel = int64_t{of_map} * channels + task.first_channel + lane;
-    part[term < kDepthwiseTaps ? channel * kDepthwiseTaps + term : V * channels * kDepthwiseTaps + channel] =
-        sum;
+    const int64_t bias = int64_t{V} * channels * kDepthwiseTaps + channel;
+    part[term < kDepthwiseTaps ? channel * kDepthwiseTaps + term : bias] = sum;
   }
 }
 

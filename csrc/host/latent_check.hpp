@@ -58,6 +58,8 @@ inline void check_latent_scale_index(const Tensor& parameters, int64_t channels)
   const char* op = "latent_scale_index";
   check_map(op, "parameters", parameters, ScalarType::Short, parameters);
   check_even(op, channels);
+  STD_TORCH_CHECK(channels <= parameters.size(3), op, ": parameters must have at least ", channels,
+                  " channels, got ", parameters.size(3));  // and twice as many is no overflow
   check_channels(op, "parameters", parameters, 2 * channels);
 }
 
