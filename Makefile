@@ -39,7 +39,7 @@ test: $(BUILT) ## run all tests in WORKERS=2 processes; ARGS="-k name" goes to p
 fuzz: $(BUILT) ## run each fuzz target (clang, libFuzzer) for MINUTES=n of processor time; fails if one finds something
 	PYTHON=$(BIN)/python csrc/fuzz/run.sh $(MINUTES)
 
-bench: $(BUILT) ## run the benchmarks; ARGS goes to them
+bench: $(BUILT) ## run the benchmarks that need no data set; ARGS="coder speed" names some
 	$(BIN)/python -m benchmarks $(ARGS)
 
 gpu: ## build, test, benchmark, train on a CUDA machine: ARGS="DATA OUT MINUTES"

@@ -122,7 +122,7 @@ def _check(args: argparse.Namespace) -> None:
         try:
             from matplotlib.figure import Figure
         except ImportError as error:
-            raise SetupError("--roofline needs matplotlib: pip install aicr_ext[train]") from error
+            raise SetupError("--roofline needs matplotlib: pip install 'aicr_ext[train]'") from error
         known = sorted(Figure().canvas.get_supported_filetypes())
         if args.roofline.suffix[1:] not in known:
             raise UsageError(f"{args.roofline}: the suffix must be one of {', '.join(known)}")

@@ -8,17 +8,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from .cli_options import add_device
 
 __all__ = ["add_arguments", "options_of", "run"]
+
+_CONFIGS = sorted(path.stem for path in (Path(__file__).parent / "train" / "configs").glob("*.toml"))
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """What ``aicr train`` takes. Ranges are checked by ``TrainingOptions``, which also serves the config files."""
     sub.add_argument("data", metavar="DATA", help="folder of photographs")
     sub.add_argument("out", metavar="OUT", help="folder for weights, state and log; a run in it is resumed")
-    sub.add_argument("--config", "-c", metavar="NAME_OR_FILE", help="clean, noise, weather, everything, quick, paper")
+    sub.add_argument("--config", "-c", metavar="NAME_OR_FILE", help=f"{', '.join(_CONFIGS)}, or a TOML file")
     sub.add_argument(
         "--set",
         action="append",

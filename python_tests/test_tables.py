@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aicr_ext.codec import make_tables
 from aicr_ext.codec import tables as module
 from aicr_ext.codec.rans import Decoder, Encoder
 from aicr_ext.codec.tables import (
+    GAUSSIAN_TABLES_FILE,
     GAUSSIAN_TABLES_SHA256,
     allocate_frequencies,
     expected_bits,
@@ -160,3 +162,17 @@ def test_given_shifts_are_kept():
 def test_bad_probabilities(p, offsets, shifts, message):
     with pytest.raises(ValueError, match=message):
         tables_from_probabilities(p, offsets, shifts)
+
+
+def test_the_command_makes_the_committed_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(make_tables, "make_gaussian_tables", gaussian_tables)  # which takes long
+    make_tables.main(["--out", str(tmp_path / "again.npz")])
+    again, committed = np.load(tmp_path / "again.npz"), np.load(GAUSSIAN_TABLES_FILE)
+    assert again.files == committed.files
+    for name in committed.files:
+        assert again[name].dtype == committed[name].dtype
+        assert np.array_equal(again[name], committed[name])
+    assert gaussian_tables().digest().hex() in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        make_tables.main(["--out", str(tmp_path / "again.txt")])
+    assert [path.name for path in tmp_path.iterdir()] == ["again.npz"]
