@@ -25,6 +25,7 @@ AGAINST = {
     "jpeg": "JPEG, Pillow, optimised, 4:2:0",
     "webp": "WebP, Pillow, method 6",
     "avif": "AVIF, Pillow, speed 6",
+    "bmshj2018-factorized (published)": "factorized prior (2018), published",
     "bmshj2018-hyperprior (published)": "hyperprior (2018), published",
     "mbt2018-mean (published)": "mean-scale hyperprior (2018), published",
     "evc-S (published)": "EVC-S (2023), published",
