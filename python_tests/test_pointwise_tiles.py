@@ -1,4 +1,4 @@
-"""The CPU kernel of 1x1 convolutions of bfloat16 maps, with a norm and without, and where it is in use."""
+"""The CPU kernel of 1x1 convolutions, with a norm and without, in bfloat16 and float32, and where it is in use."""
 
 from __future__ import annotations
 
@@ -21,22 +21,33 @@ from aicr_ext import _native, ops
 from aicr_ext.ops import block_paths, layer_norm2d, layer_norm_conv1x1, pointwise_convolution, pointwise_tiles
 from aicr_ext.ops.reference import layer_norm_conv1x1_reference
 
-HERE = _native.HAS_OPS and torch.ops.aicr_ext.has_pointwise_tiles()
-requires_tiles = pytest.mark.skipif(not HERE, reason="this processor has not the products of the kernel")
+
+def has_tiles(dtype):
+    return _native.HAS_OPS and torch.ops.aicr_ext.has_pointwise_tiles(dtype == torch.bfloat16)
+
+
+DTYPES = [torch.bfloat16, torch.float32]
+requires_tiles = pytest.mark.skipif(not has_tiles(DTYPES[0]), reason="this processor has no products of bfloat16")
+each_dtype = pytest.mark.parametrize(
+    "dtype",
+    [pytest.param(d, marks=pytest.mark.skipif(not has_tiles(d), reason=f"no kernel for {d} here")) for d in DTYPES],
+    ids=str,
+)
 #: Of channels and outputs: odd ones, all widths of columns, several columns, those of AICR.
 SIZES = [(1, 1), (7, 17), (32, 15), (32, 170), (33, 48), (64, 65), (85, 32), (170, 64), (96, 112), (340, 128), (5, 200)]
 
 
-def drawn(*size, seed=0):
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed)).bfloat16()
+def drawn(*size, seed=0, dtype=torch.bfloat16):
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def channels_last(*size, seed=0):
-    return drawn(*size, seed=seed).contiguous(memory_format=torch.channels_last)
+def channels_last(*size, seed=0, dtype=torch.bfloat16):
+    return drawn(*size, seed=seed, dtype=dtype).contiguous(memory_format=torch.channels_last)
 
 
-def projection(channels, outputs, seed=1):
-    return drawn(outputs, channels, 1, 1, seed=seed) * channels**-0.5, drawn(outputs, seed=seed + 1)
+def projection(channels, outputs, seed=1, dtype=torch.bfloat16):
+    weight = drawn(outputs, channels, 1, 1, seed=seed, dtype=dtype) * channels**-0.5
+    return weight, drawn(outputs, seed=seed + 1, dtype=dtype)
 
 
 def tiles(x, norm, norm_bias, weight, bias, second=(None, None), subtract_mean=False, eps=1e-5):
@@ -54,46 +65,47 @@ def check_product(x, weight, bias=None, compute=product):
     assert_no_worse(out, F.conv2d(x, weight, bias), exact)
 
 
-@requires_tiles
+@each_dtype
 @pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_products(size, biased):
+def test_products(size, biased, dtype):
     """With as many pixels as leave a rest in every tile, and as are fewer than one."""
-    weight, bias = projection(*size)
+    weight, bias = projection(*size, dtype=dtype)
     for map_size in ((2, size[0], 9, 13), (1, size[0], 1, 1), (3, size[0], 5, 1)):
         with poisoned_memory():
-            check_product(channels_last(*map_size), weight, bias if biased else None)
+            check_product(channels_last(*map_size, dtype=dtype), weight, bias if biased else None)
 
 
-@requires_tiles
+@each_dtype
 @pytest.mark.parametrize(
     "view",
     [lambda t: t[:, :, 2:9], lambda t: t[..., 1::2], lambda t: t[:, 3:36], lambda t: t[:1].expand(3, -1, -1, -1)],
     ids=["rows", "columns", "channels", "expanded"],
 )
-def test_views(view):
-    x = view(channels_last(2, 40, 11, 12))
-    check_product(x, *projection(x.shape[1], 50))
-    check_product(x.contiguous(), *projection(x.shape[1], 50))
-    norm, (weight, bias) = torch.rand(x.shape[1]), projection(x.shape[1], 50)
+def test_views(view, dtype):
+    x = view(channels_last(2, 40, 11, 12, dtype=dtype))
+    norm, (weight, bias) = torch.rand(x.shape[1]), projection(x.shape[1], 50, dtype=dtype)
+    check_product(x, weight, bias)
+    check_product(x.contiguous(), weight, bias)
     dense = x.contiguous(memory_format=torch.channels_last)
     assert_same_bits([tiles(t, norm, None, weight, bias)[0] for t in (dense, x)])
 
 
-@requires_tiles
+@each_dtype
 @pytest.mark.parametrize("subtract_mean", [True, False])
 @pytest.mark.parametrize("size", [(32, 170), (33, 40), (64, 64), (128, 96), (200, 72), (256, 33), (300, 16)], ids=str)
-def test_a_norm_in_front_has_the_bits_of_the_norm(size, subtract_mean):
+def test_a_norm_in_front_has_the_bits_of_the_norm(size, subtract_mean, dtype):
     """As layer_norm2d rounds its values; of two projections each has the bits of a call of its own."""
     channels, outputs = size
-    x, norm, norm_bias = channels_last(2, channels, 7, 31), torch.rand(channels) + 0.5, drawn(channels, seed=5)
-    first, second = projection(*size), projection(channels, 2 * outputs, seed=3)
+    x, norm = channels_last(2, channels, 7, 31, dtype=dtype), torch.rand(channels) + 0.5
+    norm_bias = drawn(channels, seed=5, dtype=dtype)
+    first, second = projection(*size, dtype=dtype), projection(channels, 2 * outputs, seed=3, dtype=dtype)
     normed = layer_norm2d(x, norm, bias=norm_bias, subtract_mean=subtract_mean)
     with poisoned_memory():
         both = tiles(x, norm, norm_bias, *first, second, subtract_mean)
         assert_same_bits([tuple(product(normed, *each) for each in (first, second)), both])
         assert_same_bits([both[0], tiles(x, norm, norm_bias, *first, subtract_mean=subtract_mean)[0]])
-    rest = (norm.bfloat16(), norm_bias, *first, *second, subtract_mean, 1e-5)
+    rest = (norm.to(dtype), norm_bias, *first, *second, subtract_mean, 1e-5)
     exact = layer_norm_conv1x1_reference(*(t.double() if isinstance(t, torch.Tensor) else t for t in (x, *rest)))
     for triple in zip(
         tiles(x, *rest[:4], second, subtract_mean), layer_norm_conv1x1_reference(x, *rest), exact, strict=True
@@ -109,27 +121,28 @@ def test_weights_may_be_float32_and_without_memory_of_their_own():
     assert_same_bits([expected, product(x, weight.float(), bias.float()), product(x, spread, bias)])
 
 
-@requires_tiles
-def test_bits_do_not_depend_on_threads():
-    x, norm = channels_last(2, 64, 37, 29), torch.rand(64)
-    both = projection(64, 85), projection(64, 24)
+@each_dtype
+def test_bits_do_not_depend_on_threads(dtype):
+    x, norm = channels_last(2, 64, 37, 29, dtype=dtype), torch.rand(64)
+    both = projection(64, 85, dtype=dtype), projection(64, 24, dtype=dtype)
     assert_same_bits(with_threads(lambda: tiles(x, norm, None, *both[0], both[1])))
     assert_same_bits(with_threads(lambda: product(x, *both[0])))
 
 
-@requires_tiles
-def test_bits_do_not_depend_on_where_a_map_is_cut():
-    x, norm, (weight, bias) = channels_last(1, 64, 23, 31), torch.rand(64), projection(64, 85)
+@each_dtype
+def test_bits_do_not_depend_on_where_a_map_is_cut(dtype):
+    x, norm = channels_last(1, 64, 23, 31, dtype=dtype), torch.rand(64)
+    weight, bias = projection(64, 85, dtype=dtype)
     for call in (lambda t: tiles(t, norm, None, weight, bias)[0], lambda t: product(t, weight, bias)):
         assert_same_bits([call(x), torch.cat([call(x[:, :, :5]), call(x[:, :, 5:18]), call(x[:, :, 18:])], 2)])
 
 
-@requires_tiles
+@each_dtype
 @pytest.mark.parametrize("channels", [32, 33])
-def test_what_is_not_finite_stays_in_its_pixel(channels):
+def test_what_is_not_finite_stays_in_its_pixel(channels, dtype):
     """Also where an odd channel has no partner, and the value behind it is of the next pixel: torch's convolution reads
     that, too, and makes it not-a-number."""
-    x, (weight, bias) = channels_last(1, channels, 5, 7), projection(channels, 40)
+    x, (weight, bias) = channels_last(1, channels, 5, 7, dtype=dtype), projection(channels, 40, dtype=dtype)
     x[0, 0, 2, 3], x[0, 0, 4, 1] = torch.nan, torch.inf
     out, exact = product(x, weight, bias), F.conv2d(x.double(), weight.double(), bias.double())
     assert torch.equal(out.isnan(), exact.isnan())
@@ -139,18 +152,20 @@ def test_what_is_not_finite_stays_in_its_pixel(channels):
     assert bad == [[2, 3], [4, 1]]
 
 
-@requires_tiles
+@each_dtype
 @pytest.mark.parametrize("size", [(0, 32, 4, 5), (1, 32, 0, 5), (1, 0, 4, 5)], ids=str)
-def test_empty(size):
-    weight, bias = drawn(8, size[1], 1, 1), drawn(8)
-    assert torch.equal(product(channels_last(*size), weight, bias), bias[:, None, None].expand(size[0], 8, *size[2:]))
-    assert product(channels_last(2, 3, 4, 5), drawn(0, 3, 1, 1)).shape == (2, 0, 4, 5)
+def test_empty(size, dtype):
+    weight, bias = drawn(8, size[1], 1, 1, dtype=dtype), drawn(8, dtype=dtype)
+    out = product(channels_last(*size, dtype=dtype), weight, bias)
+    assert torch.equal(out, bias[:, None, None].expand(size[0], 8, *size[2:]))
+    x = channels_last(2, 3, 4, 5, dtype=dtype)
+    assert product(x, drawn(0, 3, 1, 1, dtype=dtype)).shape == (2, 0, 4, 5)
 
 
-@requires_tiles
-def test_opcheck_and_flops():
-    x, norm = channels_last(2, 32, 5, 7), torch.rand(32)
-    first, second = projection(32, 8), projection(32, 5)
+@each_dtype
+def test_opcheck_and_flops(dtype):
+    x, norm = channels_last(2, 32, 5, 7, dtype=dtype), torch.rand(32)
+    first, second = projection(32, 8, dtype=dtype), projection(32, 5, dtype=dtype)
     for args in ((x, None, None, *first, None, None, False, 0.0), (x, norm, norm, *first, *second, True, 1e-5)):
         op = torch.ops.aicr_ext.pointwise_tiles.default
         torch.library.opcheck(op, args, test_utils=("test_schema", "test_faketensor"))
@@ -163,7 +178,7 @@ def test_opcheck_and_flops():
 @pytest.mark.parametrize(
     "index, value, message",
     [
-        (0, torch.zeros(1, 32, 2, 2), "x must be bfloat16, got"),
+        (0, torch.zeros(1, 32, 2, 2).half(), "x must be bfloat16 or float32, got"),
         (0, drawn(32, 2, 2), r"x must be \(B, C, H, W\), got 3 dim"),
         (1, torch.zeros(5), r"norm_weight must have the shape \(32,\)"),
         (1, None, "norm_bias is given without norm_weight"),
@@ -224,7 +239,8 @@ def test_a_norm_and_its_convolution_use_it():
     x, norm, (weight, bias) = channels_last(1, 32, 5, 7), torch.rand(32), projection(32, 40)
     assert calls(layer_norm_conv1x1, x, norm, weight, bias) == 1
     assert calls(layer_norm_conv1x1, x.contiguous(), norm, weight, bias) == 1  # by norm and convolution
-    assert calls(layer_norm_conv1x1, x.float(), norm, weight.float(), bias.float()) == 0
+    assert calls(layer_norm_conv1x1, x.float(), norm, weight.float(), bias.float()) == 1
+    assert calls(layer_norm_conv1x1, x.half(), norm, weight.half(), bias.half()) == 0
 
 
 @requires_tiles
@@ -235,26 +251,28 @@ def test_where_blocks_use_it():
         assert not block_paths.fuses_norm(x.contiguous(), torch.bfloat16)
         assert not block_paths.fuses_norm(x[:, :31], torch.bfloat16)
         assert not block_paths.fuses_norm(x.float(), torch.bfloat16)
+        assert block_paths.fuses_norm(x.float(), torch.float32)
         assert not block_paths.fuses_norm(x.half(), torch.float16)
         with ops.kernels.plain_torch():
             assert not block_paths.fuses_norm(x, torch.bfloat16)
     assert not block_paths.fuses_norm(x, torch.bfloat16)  # gradients may be wanted
 
 
-@requires_tiles
+@each_dtype
 @torch.no_grad()
-def test_blocks_are_as_accurate_as_without_it(monkeypatch):
+def test_blocks_are_as_accurate_as_without_it(dtype, monkeypatch):
     """The same bits as norms, and products of the kernel without one."""
     c, hidden = 32, 85
-    x, norm = channels_last(2, c, 40, 21), torch.rand(c)
-    arguments = (drawn(2 * hidden, c, 1, 1) * 0.2, drawn(2 * hidden, 1, 3, 3) * 0.3, drawn(c, hidden, 1, 1) * 0.1)
+    x, norm = channels_last(2, c, 40, 21, dtype=dtype), torch.rand(c)
+    sizes = ((2 * hidden, c, 1, 1), (2 * hidden, 1, 3, 3), (c, hidden, 1, 1))
+    arguments = [drawn(*size, dtype=dtype) * factor for size, factor in zip(sizes, (0.2, 0.3, 0.1), strict=True)]
 
     def block(x, *rest):
         return ops.gated_feed_forward(x, *rest)
 
     exact = block(x.double(), norm.double(), *(t.double() for t in arguments))
     ours = block(x, norm, *arguments)
-    monkeypatch.setattr(pointwise_tiles, "_here", lambda: False)
+    monkeypatch.setattr(pointwise_tiles, "_here", lambda dtype: False)
     assert_no_worse(ours, block(x, norm, *arguments), exact)
     monkeypatch.undo()
     cut_into_strips(monkeypatch)
@@ -267,6 +285,7 @@ def test_processors_that_may_not_use_it():
     without_avx512_for_torch(
         "import torch; from aicr_ext.ops import pointwise_convolution, pointwise_tiles; "
         "x, w = torch.ones(1, 8, 2, 2).bfloat16(), torch.ones(4, 8, 1, 1).bfloat16(); "
-        "assert not torch.ops.aicr_ext.has_pointwise_tiles() and not pointwise_tiles.multiplies(x); "
+        "assert not any(map(torch.ops.aicr_ext.has_pointwise_tiles, (False, True))); "
+        "assert not pointwise_tiles.multiplies(x); "
         "assert torch.equal(pointwise_convolution(x, w), torch.full((1, 4, 2, 2), 8.0).bfloat16())"
     )

@@ -46,6 +46,10 @@ def project_norm(
 ) -> Sequence[Tensor]:
     """One or two 1x1 convolutions of the norm of x, in the dtype ``low``; of x itself where there is no norm."""
     if norm is not None and fuses_norm(x, low):
+        second = projections[1] if len(projections) == 2 else (None, None)
+        if not has_channel_kernels(x):  # a CPU's kernel at once: what chooses it takes time
+            rest = (norm, norm_bias, *projections[0], *second, subtract_mean, eps)
+            return torch.ops.aicr_ext.pointwise_tiles(x, *rest)[: len(projections)]
         options: dict[str, Any] = {"norm_bias": norm_bias, "subtract_mean": subtract_mean, "eps": eps}
         if len(projections) == 2:
             return layer_norm_conv1x1_pair(x, norm, *projections, **options)

@@ -1,8 +1,8 @@
-"""1x1 convolutions of bfloat16 maps on the CPU, with a norm in front or without, by the processor's own products.
+"""1x1 convolutions on the CPU, with a norm in front or without, in bfloat16 and float32.
 
-The operator ``aicr_ext::pointwise_tiles`` is for processors with AVX512_BF16 and without AMX_BF16: on those, torch's
-convolution is slower than such products are. :func:`aicr_ext.ops.pointwise_convolution` and
-:func:`aicr_ext.ops.layer_norm_conv1x1` call it where it runs. It has no derivative.
+The operator ``aicr_ext::pointwise_tiles`` is for processors with AVX-512; in bfloat16 for those with AVX512_BF16 and
+without AMX_BF16, where torch's convolution is slower than such products are. :func:`aicr_ext.ops.layer_norm_conv1x1`
+calls it where it runs, and in bfloat16 :func:`aicr_ext.ops.pointwise_convolution`, too. It has no derivative.
 """
 
 from __future__ import annotations
@@ -24,18 +24,26 @@ LEAST_NORMED_CHANNELS = 32
 
 
 @cache
-def _here() -> bool:
-    return torch.ops.aicr_ext.has_pointwise_tiles()
+def _here(dtype: torch.dtype) -> bool:
+    return torch.ops.aicr_ext.has_pointwise_tiles(dtype == torch.bfloat16)
 
 
 def multiplies(x: Tensor) -> bool:
-    """Whether the operator runs for x, a tensor with values."""
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and has_kernel("cpu") and _here()
+    """Whether the operator is the one for a 1x1 convolution of x, a tensor with values.
+
+    In float32 oneDNN is as fast.
+    """
+    return x.dtype == torch.bfloat16 and _runs(x)
 
 
 def normalises(x: Tensor) -> bool:
-    """Whether it runs for a norm of x, too."""
-    return multiplies(x) and x.dim() == 4 and x.shape[1] >= LEAST_NORMED_CHANNELS
+    """Whether it is the one for 1x1 convolutions of a norm of x."""
+    known = x.dtype in (torch.bfloat16, torch.float32)
+    return known and x.dim() == 4 and x.shape[1] >= LEAST_NORMED_CHANNELS and _runs(x)
+
+
+def _runs(x: Tensor) -> bool:
+    return x.device.type == "cpu" and has_kernel("cpu") and _here(x.dtype)
 
 
 def projected_like(x: Tensor, weight: Tensor | None, layout: torch.memory_format) -> Tensor:

@@ -28,7 +28,7 @@ AICR_SCHEMAS(library) {
       " -> (Tensor, Tensor, Tensor)");
   library.def("gelu_gate(Tensor x) -> Tensor");
   library.def("gelu_gate_backward(Tensor grad, Tensor x) -> Tensor");
-  library.def("has_pointwise_tiles() -> bool");
+  library.def("has_pointwise_tiles(bool bfloat16) -> bool");
   library.def("integer_asinh(Tensor value, Tensor exponent, Tensor table) -> Tensor");
   library.def("integer_depthwise(Tensor x, Tensor weight, Tensor bias, Tensor shift) -> Tensor");
   library.def("integer_gate(Tensor x, int shift) -> Tensor");

@@ -2,6 +2,7 @@
 #include "cpu/pointwise_tiles.hpp"
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include <torch/csrc/stable/ops.h>
@@ -20,28 +21,34 @@ using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-const uint16_t* bits_of(const Tensor& t) {
-  return reinterpret_cast<const uint16_t*>(t.const_data_ptr<BFloat16>());
+// What torch takes the kernel's values for.
+template <typename Value>
+using ElementOf = std::conditional_t<std::is_same_v<Value, float>, float, BFloat16>;
+
+template <typename Value>
+const Value* values_of(const Tensor& t) {
+  return reinterpret_cast<const Value*>(t.const_data_ptr<ElementOf<Value>>());
 }
 
 // What a convolution reads and writes, held while the kernel runs.
+template <typename Value>
 struct Packed {
-  std::vector<uint32_t> weight;
+  std::vector<typename PointwiseNumbers<Value>::Weight> weight;
   std::vector<float> bias;
   Tensor out;
 
   Packed(const Tensor& x, const Tensor& given, const std::optional<Tensor>& given_bias)
-      : weight(pointwise_packed(x.size(1), given.size(0))),
+      : weight(pointwise_packed<Value>(x.size(1), given.size(0))),
         out(torch::stable::empty({x.size(0), given.size(0), x.size(2), x.size(3)}, x.scalar_type(),
                                  std::nullopt, x.device(), std::nullopt, MemoryFormat::ChannelsLast)) {
     const Tensor dense = torch::stable::contiguous(torch::stable::to(given, x.scalar_type()));
-    pack_pointwise(bits_of(dense), x.size(1), given.size(0), weight.data());
-    if (given_bias) bias = weight_values<BFloat16, float>(*given_bias);
+    pack_pointwise(values_of<Value>(dense), x.size(1), given.size(0), weight.data());
+    if (given_bias) bias = weight_values<ElementOf<Value>, float>(*given_bias);
     bias.resize((given.size(0) + kPointwiseLanes - 1) / kPointwiseLanes * kPointwiseLanes);
   }
 
-  PointwiseProduct product() {
-    return {weight.data(), bias.data(), reinterpret_cast<uint16_t*>(out.mutable_data_ptr<BFloat16>()),
+  PointwiseProduct<Value> product() {
+    return {weight.data(), bias.data(), reinterpret_cast<Value*>(out.mutable_data_ptr<ElementOf<Value>>()),
             out.size(1)};
   }
 };
@@ -50,10 +57,11 @@ void check(const Tensor& x, const std::optional<Tensor>& norm_weight, const std:
            const Tensor& weight, const std::optional<Tensor>& bias,
            const std::optional<Tensor>& second_weight, const std::optional<Tensor>& second_bias, double eps) {
   constexpr const char* kOp = "pointwise_tiles";
-  STD_TORCH_CHECK(has_pointwise_tiles(), kOp, ": this processor has no kernel");
   check_map(kOp, x);
-  STD_TORCH_CHECK(x.scalar_type() == ScalarType::BFloat16, kOp, ": x must be bfloat16, got ",
-                  x.scalar_type());
+  const bool bfloat16 = x.scalar_type() == ScalarType::BFloat16;
+  STD_TORCH_CHECK(bfloat16 || x.scalar_type() == ScalarType::Float, kOp,
+                  ": x must be bfloat16 or float32, got ", x.scalar_type());
+  STD_TORCH_CHECK(has_pointwise_tiles(bfloat16), kOp, ": this processor has no kernel");
   check_projections(kOp, x, weight, bias, second_weight, second_bias);
   if (norm_weight) {
     check_norm(kOp, x, *norm_weight, norm_bias, eps);
@@ -64,31 +72,29 @@ void check(const Tensor& x, const std::optional<Tensor>& norm_weight, const std:
   }
 }
 
-}  // namespace
-
-std::tuple<Tensor, Tensor> pointwise_tiles_cpu(Tensor x, std::optional<Tensor> norm_weight,
-                                               std::optional<Tensor> norm_bias, Tensor weight,
-                                               std::optional<Tensor> bias,
-                                               std::optional<Tensor> second_weight,
-                                               std::optional<Tensor> second_bias, bool subtract_mean,
-                                               double eps) {
-  check(x, norm_weight, norm_bias, weight, bias, second_weight, second_bias, eps);
+template <typename Value>
+std::tuple<Tensor, Tensor> run_tiles(const Tensor& x, const std::optional<Tensor>& norm_weight,
+                                     const std::optional<Tensor>& norm_bias, const Tensor& weight,
+                                     const std::optional<Tensor>& bias,
+                                     const std::optional<Tensor>& second_weight,
+                                     const std::optional<Tensor>& second_bias, bool subtract_mean,
+                                     double eps) {
   // A norm reads dense pixels; products also those whose channels are some of a map's.
   const Tensor given = readable(x, true);
   const bool dense = pixel_step(given) == x.size(1);
   const Tensor map = norm_weight && !dense ? in_layout(x, true) : given;
   std::vector<float> of_norm, offsets;
   if (norm_weight) {
-    of_norm = weight_values<BFloat16, float>(*norm_weight);
-    if (norm_bias) offsets = weight_values<BFloat16, float>(*norm_bias);
+    of_norm = weight_values<ElementOf<Value>, float>(*norm_weight);
+    if (norm_bias) offsets = weight_values<ElementOf<Value>, float>(*norm_bias);
     offsets.resize(of_norm.size());
   }
-  Packed first(x, weight, bias);
-  std::optional<Packed> second;
+  Packed<Value> first(x, weight, bias);
+  std::optional<Packed<Value>> second;
   if (second_weight) second.emplace(x, *second_weight, second_bias);
 
-  PointwiseTask task{};
-  task.x = bits_of(map);
+  PointwiseTask<Value> task{};
+  task.x = values_of<Value>(map);
   task.pictures = x.size(0);
   task.pixels = x.size(2) * x.size(3);
   task.channels = x.size(1);
@@ -104,6 +110,19 @@ std::tuple<Tensor, Tensor> pointwise_tiles_cpu(Tensor x, std::optional<Tensor> n
   torch::stable::parallel_for(0, task.pieces(), 1,
                               [&](int64_t begin, int64_t end) { pointwise_tiles_avx512(task, begin, end); });
   return {first.out, second ? second->out : torch::stable::new_empty(x, {0})};
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> pointwise_tiles_cpu(Tensor x, std::optional<Tensor> norm_weight,
+                                               std::optional<Tensor> norm_bias, Tensor weight,
+                                               std::optional<Tensor> bias,
+                                               std::optional<Tensor> second_weight,
+                                               std::optional<Tensor> second_bias, bool subtract_mean,
+                                               double eps) {
+  check(x, norm_weight, norm_bias, weight, bias, second_weight, second_bias, eps);
+  const auto run = x.scalar_type() == ScalarType::Float ? run_tiles<float> : run_tiles<uint16_t>;
+  return run(x, norm_weight, norm_bias, weight, bias, second_weight, second_bias, subtract_mean, eps);
 }
 
 }  // namespace aicr

@@ -1,11 +1,12 @@
-// 1x1 convolutions of channels-last bfloat16 maps for AVX-512 with BF16: one instruction multiplies two
-// channels of a pixel by their weights for 16 outputs and adds both products, in float32.
+// 1x1 convolutions of channels-last maps for AVX-512. In bfloat16 one instruction multiplies two channels of
+// a pixel by their weights for 16 outputs and adds both products, in float32; in float32 one multiplies one
+// channel.
 //
-// A tile is some pixels by some vectors of outputs, 24 sums that stay in registers: the weights of a pair of
-// channels are loaded once for all its pixels, and the pair of each pixel once for all its vectors. A block
-// of pixels is normalised into the first cache, as layer_norm2d does it, and goes through all columns of
-// tiles there. Lines of the result are asked for before the products whose sums they receive, because stores
-// that wait for them would fill the queue.
+// A tile is some pixels by some vectors of outputs, 24 sums that stay in registers: the weights of a channel,
+// or of a pair, are loaded once for all its pixels, and the value of each pixel once for all its vectors. A
+// block of pixels is normalised into the first cache, as layer_norm2d does it, and goes through all columns
+// of tiles there. Lines of the result are asked for before the products whose sums they receive, because
+// stores that wait for them would fill the queue.
 //
 // Only functions with AICR_TARGET are compiled for that instruction set, because the linker may keep this
 // file's copy of any function that other files use too.
@@ -22,6 +23,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -37,11 +39,22 @@ namespace {
 
 using torch::headeronly::BFloat16;
 
+// What layer_norm2d takes a value for.
+template <typename Value>
+using ElementOf = std::conditional_t<std::is_same_v<Value, float>, float, BFloat16>;
+
 constexpr int64_t kMostVectors = 4;
 constexpr int64_t kLine = 64;  // bytes of the cache
 
 int64_t vectors_of(int64_t outputs) {
   return (outputs + kPointwiseLanes - 1) / kPointwiseLanes;
+}
+
+// Channels, or pairs of them.
+template <typename Value>
+int64_t steps_of(int64_t channels) {
+  constexpr int64_t kTogether = PointwiseNumbers<Value>::kTogether;
+  return (channels + kTogether - 1) / kTogether;
 }
 
 // Vectors of the next column of tiles, when so many are left: as few columns as can be, of nearly one width.
@@ -55,9 +68,30 @@ bool has_amx_bfloat16() {
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 22 & 1) != 0;
 }
 
-// As _mm512_dpbf16_ps, with which gcc copies sums to the stack and back in the loop of a tile.
+// Weights of 16 outputs, and the value of a pixel in all lanes.
+AICR_TARGET_INLINE __m512i load_weights(const uint32_t* at) {
+  return _mm512_loadu_si512(at);
+}
+AICR_TARGET_INLINE __m512 load_weights(const float* at) {
+  return _mm512_loadu_ps(at);
+}
+
+AICR_TARGET_INLINE __m512i in_all_lanes(const uint16_t* at) {
+  int32_t both;
+  std::memcpy(&both, at, sizeof both);
+  return _mm512_set1_epi32(both);
+}
+AICR_TARGET_INLINE __m512 in_all_lanes(const float* at) {
+  return _mm512_set1_ps(*at);
+}
+
+// As _mm512_dpbf16_ps and _mm512_fmadd_ps, with which gcc copies sums to the stack and back in the loop of a
+// tile.
 AICR_TARGET_INLINE void add_products(__m512& sum, __m512i weights, __m512i inputs) {
   asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(inputs));
+}
+AICR_TARGET_INLINE void add_products(__m512& sum, __m512 weights, __m512 inputs) {
+  asm("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(inputs));
 }
 
 // The first `count` of the outputs of two vectors, or of one.
@@ -79,21 +113,38 @@ AICR_TARGET_INLINE void store(uint16_t* out, int64_t count, __m512 low) {
   }
 }
 
+AICR_TARGET_INLINE void store(float* out, int64_t count, __m512 low) {
+  if (count >= kPointwiseLanes) {
+    _mm512_storeu_ps(out, low);
+  } else {
+    _mm512_mask_storeu_ps(out, static_cast<__mmask16>((1u << count) - 1), low);
+  }
+}
+
+AICR_TARGET_INLINE void store(float* out, int64_t count, __m512 low, __m512 high) {
+  store(out, count, low);
+  store(out + kPointwiseLanes, count - kPointwiseLanes, high);
+}
+
 // Asks for the lines that `count` outputs of some pixels lie in, in order to write them. Not within tile():
 // gcc would take its sums for something that may be read here, and keep them in memory.
-AICR_TARGET_INLINE void expect(const uint16_t* out, int64_t pixels, int64_t outputs, int64_t count) {
+template <typename Value>
+AICR_TARGET_INLINE void expect(const Value* out, int64_t pixels, int64_t outputs, int64_t count) {
+  const int64_t bytes = count * static_cast<int64_t>(sizeof(Value));
   for (int64_t p = 0; p < pixels; ++p) {
     const char* row = reinterpret_cast<const char*>(out + p * outputs);
-    for (int64_t byte = 0; byte < 2 * count; byte += kLine) __builtin_prefetch(row + byte, 1);
-    __builtin_prefetch(row + 2 * count - 1, 1);
+    for (int64_t byte = 0; byte < bytes; byte += kLine) __builtin_prefetch(row + byte, 1);
+    __builtin_prefetch(row + bytes - 1, 1);
   }
 }
 
 // kRows pixels times kVectors * 16 outputs, of which the map has `count` at least one. For the sums to stay
 // in registers gcc has to be told to unroll.
-template <int kRows, int kVectors>
-AICR_TARGET void tile(const uint16_t* x, int64_t step, int64_t channels, const uint32_t* weight,
-                      const float* bias, uint16_t* out, int64_t outputs, int64_t count) {
+template <int kRows, int kVectors, typename Value>
+AICR_TARGET void tile(const Value* x, int64_t step, int64_t channels,
+                      const typename PointwiseNumbers<Value>::Weight* weight, const float* bias, Value* out,
+                      int64_t outputs, int64_t count) {
+  constexpr int64_t kTogether = PointwiseNumbers<Value>::kTogether;
   __m512 sum[kRows][kVectors];
 #pragma GCC unroll 16
   for (int v = 0; v < kVectors; ++v) {
@@ -102,29 +153,30 @@ AICR_TARGET void tile(const uint16_t* x, int64_t step, int64_t channels, const u
     for (int r = 0; r < kRows; ++r) sum[r][v] = from;
   }
   // An odd number of channels: the last by itself, because what follows it in memory may be not-a-number.
-  uint32_t last[kRows];
-  for (int64_t pairs = channels / 2, done = 0;; pairs = 1, step = 2) {
-    for (int64_t pair = 0; pair < pairs; ++pair, x += 2, weight += kVectors * kPointwiseLanes) {
-      __m512i w[kVectors];
+  Value last[kRows][kTogether];
+  for (int64_t steps = channels / kTogether, done = 0;; steps = 1, step = kTogether) {
+    for (int64_t k = 0; k < steps; ++k, x += kTogether, weight += kVectors * kPointwiseLanes) {
+      decltype(load_weights(weight)) w[kVectors];
 #pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v) w[v] = _mm512_loadu_si512(weight + v * kPointwiseLanes);
+      for (int v = 0; v < kVectors; ++v) w[v] = load_weights(weight + v * kPointwiseLanes);
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
-        int32_t values;
-        std::memcpy(&values, x + r * step, sizeof values);
-        const __m512i both = _mm512_set1_epi32(values);
+        const auto value = in_all_lanes(x + r * step);
 #pragma GCC unroll 16
-        for (int v = 0; v < kVectors; ++v) add_products(sum[r][v], w[v], both);
+        for (int v = 0; v < kVectors; ++v) add_products(sum[r][v], w[v], value);
       }
     }
-    done += 2 * pairs;
+    done += kTogether * steps;
     if (done >= channels) break;
-    for (int r = 0; r < kRows; ++r) last[r] = x[r * step];
-    x = reinterpret_cast<const uint16_t*>(last);
+    for (int r = 0; r < kRows; ++r) {
+      last[r][0] = x[r * step];
+      for (int64_t i = 1; i < kTogether; ++i) last[r][i] = 0;
+    }
+    x = last[0];
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-    uint16_t* row = out + r * outputs;
+    Value* row = out + r * outputs;
 #pragma GCC unroll 16
     for (int v = 0; v + 1 < kVectors; v += 2) {
       store(row + v * kPointwiseLanes, count - v * kPointwiseLanes, sum[r][v], sum[r][v + 1]);
@@ -137,10 +189,10 @@ AICR_TARGET void tile(const uint16_t* x, int64_t step, int64_t channels, const u
 }
 
 // A column of tiles: all pixels of a block.
-template <int kRows, int kVectors>
-AICR_TARGET void column(const uint16_t* x, int64_t step, int64_t pixels, int64_t channels,
-                        const uint32_t* weight, const float* bias, uint16_t* out, int64_t outputs,
-                        int64_t count) {
+template <int kRows, int kVectors, typename Value>
+AICR_TARGET void column(const Value* x, int64_t step, int64_t pixels, int64_t channels,
+                        const typename PointwiseNumbers<Value>::Weight* weight, const float* bias, Value* out,
+                        int64_t outputs, int64_t count) {
   const int64_t width = std::min<int64_t>(count, kVectors * kPointwiseLanes);
   int64_t p = 0;
   for (; p + kRows <= pixels; p += kRows) {
@@ -152,31 +204,33 @@ AICR_TARGET void column(const uint16_t* x, int64_t step, int64_t pixels, int64_t
   }
 }
 
-AICR_TARGET void multiply(const uint16_t* x, int64_t step, int64_t pixels, int64_t channels,
-                          const PointwiseProduct& product, uint16_t* out) {
+template <typename Value>
+AICR_TARGET void multiply(const Value* x, int64_t step, int64_t pixels, int64_t channels,
+                          const PointwiseProduct<Value>& product, Value* out) {
   const int64_t N = product.outputs, vectors = vectors_of(N);
-  const uint32_t* weight = product.weight;
+  const auto* weight = product.weight;
   for (int64_t v = 0, n = 0; v < vectors; v += n) {
     n = column_vectors(vectors - v);
     const int64_t at = v * kPointwiseLanes, left = N - at;
     const float* bias = product.bias + at;
-    uint16_t* to = out + at;
+    Value* to = out + at;
     if (n == 4) column<6, 4>(x, step, pixels, channels, weight, bias, to, N, left);
     if (n == 3) column<8, 3>(x, step, pixels, channels, weight, bias, to, N, left);
     if (n == 2) column<12, 2>(x, step, pixels, channels, weight, bias, to, N, left);
     if (n == 1) column<12, 1>(x, step, pixels, channels, weight, bias, to, N, left);
-    weight += (channels + 1) / 2 * n * kPointwiseLanes;
+    weight += steps_of<Value>(channels) * n * kPointwiseLanes;
   }
 }
 
 // The norm of dense pixels. `scales` are its weights and then its biases, arranged. kOne: one pair of vectors
 // has all channels.
-template <bool kOne>
-AICR_TARGET_INLINE void normalise(const PointwiseTask& task, const uint16_t* x, const float* scales,
-                                  int64_t pixels, const ChannelVectors<kLine>& vectors, uint16_t* out) {
-  const PixelGroups<kLine, kOne, Pair<kLine, true>, BFloat16> groups{
-      reinterpret_cast<const BFloat16*>(x),
-      reinterpret_cast<BFloat16*>(out),
+template <bool kOne, typename Value>
+AICR_TARGET_INLINE void normalise(const PointwiseTask<Value>& task, const Value* x, const float* scales,
+                                  int64_t pixels, const ChannelVectors<kLine>& vectors, Value* out) {
+  using Element = ElementOf<Value>;
+  const PixelGroups<kLine, kOne, Pair<kLine, std::is_same_v<Element, BFloat16>>, Element> groups{
+      reinterpret_cast<const Element*>(x),
+      reinterpret_cast<Element*>(out),
       scales,
       scales + vectors.pairs() * vectors.kValues,
       pixels,
@@ -189,26 +243,28 @@ AICR_TARGET_INLINE void normalise(const PointwiseTask& task, const uint16_t* x, 
   }
 }
 
-AICR_TARGET void normed_pieces(const PointwiseTask& task, int64_t first, int64_t last) {
+template <typename Value>
+AICR_TARGET void normed_pieces(const PointwiseTask<Value>& task, int64_t first, int64_t last) {
   const int64_t C = task.channels, block = task.block(), blocks = task.blocks();
-  const BFloat16* type = nullptr;
+  const ElementOf<Value>* type = nullptr;
   const ChannelVectors<kLine> vectors(C, type);
   std::vector<float> scales(2 * vectors.pairs() * vectors.kValues);
   vectors.arrange(task.norm_weight, type, scales.data());
   vectors.arrange(task.norm_bias, type, scales.data() + scales.size() / 2);
-  std::vector<uint16_t> memory(block * C + kLine);
-  uint16_t* normed = memory.data() + (kLine - reinterpret_cast<uintptr_t>(memory.data()) % kLine) / 2;
+  std::vector<Value> memory(block * C + kLine);
+  Value* normed =
+      memory.data() + (kLine - reinterpret_cast<uintptr_t>(memory.data()) % kLine) / sizeof(Value);
   for (int64_t index = first; index < last; ++index) {
     const int64_t picture = index / blocks, begin = index % blocks * block;
     const int64_t pixels = std::min(block, task.pixels - begin), at = picture * task.pixels + begin;
-    const uint16_t* x = task.x + picture * task.picture_step + begin * task.pixel_step;
+    const Value* x = task.x + picture * task.picture_step + begin * task.pixel_step;
     if (C == ChannelVectors<kLine>::kValues) {
       normalise<true>(task, x, scales.data(), pixels, vectors, normed);
     } else {
       normalise<false>(task, x, scales.data(), pixels, vectors, normed);
     }
     for (int i = 0; i < task.count; ++i) {
-      const PointwiseProduct& product = task.products[i];
+      const PointwiseProduct<Value>& product = task.products[i];
       multiply(normed, C, pixels, C, product, product.out + at * product.outputs);
     }
   }
@@ -216,7 +272,8 @@ AICR_TARGET void normed_pieces(const PointwiseTask& task, int64_t first, int64_t
 
 }  // namespace
 
-void pointwise_tiles_avx512(const PointwiseTask& task, int64_t first, int64_t last) {
+template <typename Value>
+void pointwise_tiles_avx512(const PointwiseTask<Value>& task, int64_t first, int64_t last) {
   if (task.norm_weight != nullptr) {
     normed_pieces(task, first, last);
     return;
@@ -225,52 +282,70 @@ void pointwise_tiles_avx512(const PointwiseTask& task, int64_t first, int64_t la
   for (int64_t index = first; index < last; ++index) {
     const int64_t picture = index / blocks, begin = index % blocks * block;
     const int64_t pixels = std::min(block, task.pixels - begin), at = picture * task.pixels + begin;
-    const uint16_t* x = task.x + picture * task.picture_step + begin * task.pixel_step;
+    const Value* x = task.x + picture * task.picture_step + begin * task.pixel_step;
     for (int i = 0; i < task.count; ++i) {
-      const PointwiseProduct& product = task.products[i];
+      const PointwiseProduct<Value>& product = task.products[i];
       multiply(x, task.pixel_step, pixels, task.channels, product, product.out + at * product.outputs);
     }
   }
 }
 
+template <typename Value>
 int64_t pointwise_packed(int64_t channels, int64_t outputs) {
-  return (channels + 1) / 2 * vectors_of(outputs) * kPointwiseLanes;
+  return steps_of<Value>(channels) * vectors_of(outputs) * kPointwiseLanes;
 }
 
-void pack_pointwise(const uint16_t* weight, int64_t channels, int64_t outputs, uint32_t* packed) {
+template <typename Value>
+void pack_pointwise(const Value* weight, int64_t channels, int64_t outputs,
+                    typename PointwiseNumbers<Value>::Weight* packed) {
+  constexpr int64_t kTogether = PointwiseNumbers<Value>::kTogether;
   const int64_t vectors = vectors_of(outputs);
   for (int64_t v = 0, n = 0; v < vectors; v += n) {
     n = column_vectors(vectors - v);
     const int64_t from = v * kPointwiseLanes, width = n * kPointwiseLanes;
     const int64_t count = std::min(width, outputs - from);
-    for (int64_t c = 0; c < channels; c += 2, packed += width) {
-      const uint16_t* at = weight + from * channels + c;
+    for (int64_t c = 0; c < channels; c += kTogether, packed += width) {
+      const Value* at = weight + from * channels + c;
       for (int64_t j = 0; j < count; ++j, at += channels) {
-        packed[j] = at[0] | (c + 1 < channels ? static_cast<uint32_t>(at[1]) << 16 : 0);
+        if constexpr (kTogether == 1) {
+          packed[j] = at[0];
+        } else {
+          packed[j] = at[0] | (c + 1 < channels ? static_cast<uint32_t>(at[1]) << 16 : 0);
+        }
       }
       std::fill(packed + count, packed + width, 0);
     }
   }
 }
 
-bool has_pointwise_tiles() {
-  static const bool found = has_avx512_bfloat16() && !has_amx_bfloat16();
-  return found;
+bool has_pointwise_tiles(bool bfloat16) {
+  static const bool products = has_avx512_bfloat16() && !has_amx_bfloat16();
+  return bfloat16 ? products : has_avx512();
 }
-
-}  // namespace aicr
 
 #else
 
 namespace aicr {
-void pointwise_tiles_avx512(const PointwiseTask&, int64_t, int64_t) {}
+template <typename Value>
+void pointwise_tiles_avx512(const PointwiseTask<Value>&, int64_t, int64_t) {}
+template <typename Value>
 int64_t pointwise_packed(int64_t, int64_t) {
   return 0;
 }
-void pack_pointwise(const uint16_t*, int64_t, int64_t, uint32_t*) {}
-bool has_pointwise_tiles() {
+template <typename Value>
+void pack_pointwise(const Value*, int64_t, int64_t, typename PointwiseNumbers<Value>::Weight*) {}
+bool has_pointwise_tiles(bool) {
   return false;
 }
-}  // namespace aicr
 
 #endif
+
+#define AICR_INSTANTIATE(Value)                                                               \
+  template void pointwise_tiles_avx512<Value>(const PointwiseTask<Value>&, int64_t, int64_t); \
+  template int64_t pointwise_packed<Value>(int64_t, int64_t);                                 \
+  template void pack_pointwise<Value>(const Value*, int64_t, int64_t, PointwiseNumbers<Value>::Weight*);
+AICR_INSTANTIATE(uint16_t)
+AICR_INSTANTIATE(float)
+#undef AICR_INSTANTIATE
+
+}  // namespace aicr
