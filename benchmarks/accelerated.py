@@ -1,15 +1,14 @@
 """A network of Restormer's published shape, as it is and accelerated: ``python -m benchmarks.accelerated``.
 
 Inference in float32 and under bfloat16 autocast, and a training step on half of the side. Each row runs in a process
-of its own, so that the memory it adds is its own; paths take turns, ``--rounds`` times. The error is the largest
-difference of the picture to that of eager PyTorch in float32.
+of its own; paths take turns, ``--rounds`` times. The memory is what a call adds to that of the process at most. The
+error is the largest difference of the picture to that of the first path in float32.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from torch import Tensor
 import aicr_ext
 
 from .restormer import Restormer
-from .timing import circumstances, print_table, write_csv
+from .timing import added_memory, circumstances, print_table, write_csv
 
 PATHS = ("eager", "eager, channels-last", "compiled", "accelerated")
 TASKS = ("float32", "bfloat16", "training")
@@ -56,24 +55,24 @@ def step(model: torch.nn.Module, x: Tensor) -> Tensor:
 
 
 def run(path: str, task: str, side: int, folder: Path) -> dict[str, float]:
-    """Seconds of the second call, what both added to the peak memory of the process, and the error."""
+    """Seconds of the second call, GiB that the third one adds, and the error of the picture."""
     model = prepare(path)
     side = side // 2 if task == "training" else side
     x = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(1))
     if path != "eager":
         x = x.contiguous(memory_format=torch.channels_last)
     call = (lambda: step(model, x)) if task == "training" else (lambda: infer(model, x, task))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     call()
     start = time.perf_counter()
     result = call()
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    exact = folder / ("training.pt" if task == "training" else "picture.pt")
+    measured = {"s": seconds, "GiB": added_memory(call) / 2**30}
+    if task == "training":
+        return measured
+    exact = folder / "picture.pt"
     if not exact.exists():
         torch.save(result, exact)
-    error = float((result - torch.load(exact)).abs().max())
-    return {"s": seconds, "GiB": (peak - before) / 2**20, "error": error}
+    return measured | {"error": float((result - torch.load(exact)).abs().max())}
 
 
 def main() -> None:

@@ -6,9 +6,10 @@ whose symbol is 0 by definition. Every instruction set of this processor takes p
 of which has a stream of its own; then whatever other coder can be imported (``benchmarks/other_coders.py``). They take
 turns, so that a busy machine is the same to all.
 
-Times are processor time of the threads, not of the clock: waiting for a core does not count, sharing its caches with
-other programs does. The fastest round counts, the one that other programs disturbed least; with two threads it is the
-slower one's. The overhead is that of the whole stream over the ideal code length of the same symbols.
+Times of one thread are its processor time: waiting for a core does not count, sharing its caches with other programs
+does. Those of two are by the clock, from the start of both to the end of the slower one, and need two cores. The
+fastest round counts, the one that other programs disturbed least. The overhead is that of the whole stream over the
+ideal code length of the same symbols.
 
 ``--device`` measures the operators on many streams at once instead (``coder_streams.py``).
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 import threading
 import time
@@ -103,17 +105,19 @@ class Ours:
 _WORKERS = ThreadPoolExecutor(2)
 
 
-def processor_time(call: Callable[[], object], threads: int) -> float:
-    """Seconds of processor time that ``call`` takes, on the slowest of several threads running it at once."""
+def seconds_of(call: Callable[[], object], threads: int) -> float:
+    """Seconds of ``call`` on several threads at once, by the clock; on one, of its processor time."""
     start = threading.Barrier(threads)
+    clock = time.perf_counter if threads > 1 else time.thread_time
 
-    def work(_: int) -> float:
+    def work(_: int) -> tuple[float, float]:
         start.wait()
-        begin = time.thread_time()
+        begin = clock()
         call()
-        return time.thread_time() - begin
+        return begin, clock()
 
-    return max(_WORKERS.map(work, range(threads)))
+    begun, ended = zip(*_WORKERS.map(work, range(threads)), strict=True)
+    return max(ended) - min(begun)
 
 
 def run(name: str, count: int, rounds: int) -> list[dict[str, object]]:
@@ -121,7 +125,8 @@ def run(name: str, count: int, rounds: int) -> list[dict[str, object]]:
     ideal = information(symbols, index)
     native = _native.require_C()
     ours = [Ours(isa, lanes) for isa in native.coder_isas() for lanes in (32, 8)]
-    contenders = [(coder, threads) for coder in ours for threads in (1, 2)]
+    cores = len(os.sched_getaffinity(0))
+    contenders = [(coder, threads) for coder in ours for threads in (1, 2) if threads <= cores]
     contenders += [(coder, 1) for coder in other_coders()]
     rows, times = [], []
     for coder, threads in contenders:
@@ -144,8 +149,8 @@ def run(name: str, count: int, rounds: int) -> list[dict[str, object]]:
     for _ in range(rounds):
         for (coder, threads), (encoding, decoding, data) in zip(contenders, times, strict=True):
             native.select_coder_isa(getattr(coder, "isa", ""))
-            encoding.append(processor_time(lambda c=coder: c.encode(symbols, index), threads))
-            decoding.append(processor_time(lambda c=coder, d=data: c.decode(d, index), threads))
+            encoding.append(seconds_of(lambda c=coder: c.encode(symbols, index), threads))
+            decoding.append(seconds_of(lambda c=coder, d=data: c.decode(d, index), threads))
     native.select_coder_isa("")
     for row, (encoding, decoding, _) in zip(rows, times, strict=True):
         row["encode Msym/s"] = row["symbols"] / min(encoding) / 1e6

@@ -2,9 +2,9 @@
 
 Each row runs in a process of its own, so that its peak memory is its own, with the sample photograph, enlarged where
 more pixels are asked for. "eager" is the same network in plain torch: whole maps instead of strips, and the reference
-of every operator that has a native kernel. Networks without shipped weights run with random ones: their pictures mean
-nothing, their times do. JPEG, WebP and AVIF are Pillow's, with the settings of ``aicr eval``, at the lowest quality
-whose file is at least as large as that of aicr-t.
+of every operator of analysis and synthesis that has a native kernel; the entropy path is the same. Networks without
+shipped weights run with random ones: their pictures mean nothing, their times do. JPEG, WebP and AVIF are Pillow's,
+with the settings of ``aicr eval``, at the lowest quality whose file is at least as large as that of aicr-t.
 
 With ``--device cuda`` all rows run in one process, and the memory is that which torch held on the device: batches of
 one picture and of several, in float32 and bfloat16, and with CUDA graphs where :class:`aicr_ext.Codec` has them. The
@@ -15,6 +15,7 @@ on the CPU.
 from __future__ import annotations
 
 import argparse
+import gc
 import inspect
 import json
 import resource
@@ -94,7 +95,7 @@ def run(model: str, width: int, height: int, path: str, precision: str, threads:
     with ExitStack() as stack:
         if path == "eager":
             strips.STRIP_VALUES = sys.maxsize
-            stack.enter_context(plain_torch())
+            stack.enter_context(plain_torch(coding=False))
         return measured(model, width, height, path, precision)
 
 
@@ -105,6 +106,7 @@ def measured(model: str, width: int, height: int, path: str, precision: str) -> 
     start = peak_memory()
     data = codec.compress(picture, feedback=feedback)
     if width * height > 4e6:
+        codec.decompress(data)
         encode = once(lambda: codec.compress(picture, feedback=feedback))
         decode = once(lambda: codec.decompress(data))
     else:
@@ -126,7 +128,7 @@ def measured(model: str, width: int, height: int, path: str, precision: str) -> 
 
 def measured_pillow(name: str, width: int, height: int) -> dict[str, object]:
     """The row of one of Pillow's codecs."""
-    picture, codec = photograph(width, height), PillowCodec(name)
+    picture, codec = photograph(width, height), PillowCodec(name)  # AVIF takes as many threads as there are cores
     least = len(aicr_ext.compress(picture))
     pixels = picture.permute(1, 2, 0).numpy()
     quality = next(q for q in range(1, 101) if len(codec.encode(pixels, q)) >= least)
@@ -168,11 +170,13 @@ def on_device(
     cuda = device == "cuda"
     with ExitStack() as stack:
         if path == "eager":
-            stack.enter_context(plain_torch())
+            stack.enter_context(plain_torch(coding=False))
         weights = model if model in shipped_models() else untrained(model)
         codec = aicr_ext.Codec(weights, device=device, precision=precision, **options)
         batch_of = pictures(batch, width, height).to(device)
         if cuda:
+            gc.collect()  # the codecs of the rows before
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         files = codec.compress(batch_of, streams=streams)
         encode = measure(lambda: codec.compress(batch_of, streams=streams), seconds, device)
@@ -250,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows.append(json.loads(done.stdout.splitlines()[-1]))
     print_table(rows)
     if args.csv:
-        write_csv(args.csv, rows)
+        write_csv(args.csv, [row | {"threads": args.threads} | circumstances() for row in rows])
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from aicr_ext.ops.kernels import plain_torch
 from aicr_ext.train.loop import lambda_of, rate_distortion_loss
 from aicr_ext.train.optimisers import build_optimiser
 
-from .timing import measure_together, print_table, write_csv
+from .timing import circumstances, measure_together, print_table, write_csv
 
 #: (batch, patch side): the stages of a training by default.
 STAGES = [(8, 128), (6, 192), (4, 256)]
@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = [run(options.model, *stage, not options.float32, options.compiled, options.seconds) for stage in STAGES]
     print_table(rows)
     if options.csv:
-        write_csv(options.csv, rows)
+        write_csv(options.csv, [row | {"threads": options.threads} | circumstances() for row in rows])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import torch
 
 from aicr_ext import _native
 from aicr_ext.errors import NativeLibraryError
+from aicr_ext.ops.kernels import has_kernel, plain_torch
 
 
 def test_status_names_every_library():
@@ -75,6 +76,7 @@ importlib.util.find_spec = lambda name, *a: None if name == "aicr_ext._C" else f
 from aicr_ext import _native
 from aicr_ext.ops import decoupled_attention, gelu_gate, layer_norm2d
 from aicr_ext.errors import NativeLibraryError
+from aicr_ext.ops.kernels import has_kernel, plain_torch
 from aicr_ext.codec.rans import Encoder
 status = _native.native_status()
 assert not any(status[name]["loaded"] for name in ("_C", "_ops", "_cuda")), status
@@ -94,3 +96,14 @@ except NativeLibraryError as error:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("ok: the entropy coder needs the native module")
+
+
+@pytest.mark.skipif(not _native.HAS_OPS, reason="no operators here")
+def test_plain_torch_may_leave_the_entropy_path_alone():
+    assert has_kernel("cpu")
+    with plain_torch(coding=False):
+        assert (has_kernel("cpu"), has_kernel("cpu", coding=True)) == (False, True)
+        with plain_torch():
+            assert (has_kernel("cpu"), has_kernel("cpu", coding=True)) == (False, False)
+        assert has_kernel("cpu", coding=True)
+    assert has_kernel("cpu")

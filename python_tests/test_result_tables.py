@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import functools
+import json
+
+import numpy as np
 import pytest
 
+import aicr_ext
+from aicr_ext.evaluate.metrics import psnr
+from aicr_ext.images import read_image
 from benchmarks import result_tables
+from benchmarks.entropy import SAMPLE
+
+RESULTS = result_tables.PAGE.parent.parent / "benchmarks" / "results"
+shipped = functools.cache(aicr_ext.Codec)
 
 
 def test_the_page_has_the_tables_of_the_measurements(monkeypatch, tmp_path):
@@ -33,3 +45,27 @@ def test_the_command_prints_them(capsys):
     result_tables.main([])
     printed = capsys.readouterr().out
     assert all(table in printed for table in result_tables.tables())
+
+
+@pytest.mark.parametrize("results", sorted(path.parent.name for path in RESULTS.glob("*/results.json")))
+def test_the_measurements_are_of_the_shipped_weights(results):
+    codecs = json.loads((RESULTS / results / "results.json").read_text())["codecs"]
+    ours = [codec for codec in codecs if codec.get("weight_hash")]
+    assert ours
+    for codec in ours:
+        model = codec["identity"].partition(",")[0]
+        assert codec["weight_hash"] == shipped(model).weight_hash.hex(), codec["name"]
+
+
+@pytest.mark.parametrize("name, model", [("aicr-t", "aicr-t"), ("clean", "aicr-t-clean")])
+def test_the_sample_is_coded_as_it_was_measured(name, model):
+    """As far as another processor's rounding may change it."""
+    picture = np.array(read_image(SAMPLE))
+    with (RESULTS / "kodak" / "pictures.csv").open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["picture"] == SAMPLE.name and r["codec"] == name]
+    assert len(rows) == 8
+    for row in rows[::4]:
+        data = shipped(model).compress(picture, quality=int(row["quality"]))
+        decoded = shipped(model).decompress(data).mul(255).round().byte().permute(1, 2, 0).numpy()
+        assert len(data) == pytest.approx(int(row["bytes"]), rel=0.01)
+        assert psnr(decoded, picture) == pytest.approx(float(row["psnr"]), abs=0.05)

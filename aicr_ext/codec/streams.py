@@ -39,7 +39,7 @@ _Result = TypeVar("_Result")
 
 def coding_device(device: torch.device) -> torch.device:
     """Where symbols on a device are coded."""
-    return device if has_kernel(device.type) else torch.device("cpu")
+    return device if has_kernel(device.type, coding=True) else torch.device("cpu")
 
 
 def looks_early(device: torch.device) -> bool:
@@ -101,7 +101,7 @@ def _code(segments: Sequence[Segment], counts: Sequence[int]) -> tuple[Tensor, T
     symbols, index, tables = zip(*segments, strict=True)
     symbols, index = ([x.to(device) for x in part] for part in (symbols, index))
     splits = _splits([len(part) // len(counts) for part in symbols], counts)
-    if has_kernel(device.type):
+    if has_kernel(device.type, coding=True):
         splits = splits.to(device, non_blocking=True)
         return rans_encode(symbols, index, [table.on(device) for table in tables], list(splits))
     coded = []
@@ -152,7 +152,7 @@ class StreamsDecoder:
         named = names or [""] * len(pictures)
         self._names = [_name(p, s, count) for p, count in zip(named, counts, strict=True) for s in range(count)]
         self._device = coding_device(device or torch.device("cpu"))
-        self._native = has_kernel(self._device.type)
+        self._native = has_kernel(self._device.type, coding=True)
         self._early = looks_early(self._device)
         self._late: list[Tensor] = []  # what was found after each call, to be looked at in this order
         self._wait: Callable[[], None] = lambda: None

@@ -55,7 +55,7 @@ def integer_linear(
     Raises:
         RuntimeError: shapes or dtypes that do not fit.
     """
-    if not has_kernel(x.device.type):
+    if not has_kernel(x.device.type, coding=True):
         return integer_linear_reference(x, weight, bias, shift, slope, residual, residual_shift)
     return torch.ops.aicr_ext.integer_linear(x, weight, bias, shift, slope, residual, residual_shift)
 
@@ -74,7 +74,7 @@ def integer_depthwise(x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor) ->
     Raises:
         RuntimeError: shapes or dtypes that do not fit.
     """
-    if not has_kernel(x.device.type):
+    if not has_kernel(x.device.type, coding=True):
         return integer_depthwise_reference(x, weight, bias, shift)
     return torch.ops.aicr_ext.integer_depthwise(x, weight, bias, shift)
 
@@ -85,7 +85,7 @@ def integer_sum(x: Tensor) -> Tensor:
     Raises:
         RuntimeError: an odd number of channels, or another dtype.
     """
-    if not has_kernel(x.device.type):
+    if not has_kernel(x.device.type, coding=True):
         return integer_sum_reference(x)
     return torch.ops.aicr_ext.integer_sum(x)
 
@@ -96,7 +96,7 @@ def integer_gate(x: Tensor, shift: int) -> Tensor:
     Raises:
         RuntimeError: an odd number of channels, another dtype, or a shift out of range.
     """
-    if not has_kernel(x.device.type):
+    if not has_kernel(x.device.type, coding=True):
         return integer_gate_reference(x, shift)
     return torch.ops.aicr_ext.integer_gate(x, shift)
 
@@ -116,7 +116,7 @@ def integer_asinh(value: Tensor, exponent: Tensor, table: Tensor) -> Tensor:
     Raises:
         RuntimeError: shapes or dtypes that do not fit.
     """
-    if not has_kernel(value.device.type):
+    if not has_kernel(value.device.type, coding=True):
         return integer_asinh_reference(value, exponent, table)
     return torch.ops.aicr_ext.integer_asinh(value, exponent, table)
 

@@ -46,7 +46,7 @@ def latent_scale_index(parameters: Tensor, channels: int, second: bool = False) 
     Raises:
         RuntimeError: shapes or dtypes that do not fit.
     """
-    if not has_kernel(parameters.device.type):
+    if not has_kernel(parameters.device.type, coding=True):
         return latent_scale_index_reference(parameters, channels, second)
     return torch.ops.aicr_ext.latent_scale_index(parameters, channels, second)
 
@@ -81,7 +81,7 @@ def latent_quantise(
     Raises:
         RuntimeError: shapes or dtypes that do not fit.
     """
-    if not has_kernel(y.device.type):
+    if not has_kernel(y.device.type, coding=True):
         return latent_quantise_reference(y, parameters, exponent, step, second, zones, noise, variances)
     return torch.ops.aicr_ext.latent_quantise(y, parameters, exponent, step, second, zones, noise, variances)
 
@@ -100,7 +100,7 @@ def latent_accept(symbols: Tensor, parameters: Tensor, exponent: Tensor, values:
     Raises:
         RuntimeError: shapes or dtypes that do not fit.
     """
-    if not has_kernel(parameters.device.type):
+    if not has_kernel(parameters.device.type, coding=True):
         return latent_accept_reference(symbols, parameters, exponent, values)
     return torch.ops.aicr_ext.latent_accept(symbols, parameters, exponent, values)
 
@@ -118,7 +118,7 @@ def latent_dequantise(values: Tensor, exponent: Tensor, step: Tensor | None = No
     Raises:
         RuntimeError: shapes or dtypes that do not fit.
     """
-    if not has_kernel(values.device.type):
+    if not has_kernel(values.device.type, coding=True):
         return latent_dequantise_reference(values, exponent, step)
     return torch.ops.aicr_ext.latent_dequantise(values, exponent, step)
 

@@ -167,7 +167,7 @@ def stream_name(stream: int, streams: int) -> str:
 
 def _call(name: str, first: Tensor, *arguments: object):
     device = first.device.type
-    if not has_kernel(device):
+    if not has_kernel(device, coding=True):
         raise errors.NativeLibraryError(
             f"{name} has no kernel for {device!r} here; there are kernels for the CPU, in _ops, and for CUDA, in _cuda"
         )
