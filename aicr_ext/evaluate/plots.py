@@ -17,6 +17,8 @@ from .report import Report, curve_of
 __all__ = ["plot"]
 
 _AXES = (("psnr", "PSNR, dB"), ("ms_ssim_db", "MS-SSIM, dB"))
+# About what a published curve's name takes, of the heights and the rates that are shown.
+_LINE, _NAME = 0.03, 0.25
 
 
 def plot(report: Report, data: DataSet, path: Path) -> None:
@@ -56,8 +58,18 @@ def plot(report: Report, data: DataSet, path: Path) -> None:
 
 
 def _published(axis: object, anchors: Mapping[str, Mapping[str, Sequence[float]]], metric: str, right: float) -> None:
+    """Grey curves with their names at the end, moved up where they would lie on one another."""
+    ends, values = [], []
     for name, curve in anchors.items():
         points = [(bpp, value) for bpp, value in published_points(curve, metric) if bpp <= right]
         if points:
             axis.plot(*zip(*points, strict=True), color="grey", linewidth=0.7)
-            axis.annotate(name, points[-1], color="grey", fontsize=6, ha="right", va="bottom")
+            ends.append((points[-1][1], points[-1][0], name))
+            values += [value for _, value in points]
+    placed: list[tuple[float, float]] = []
+    line = _LINE * (max(values) - min(values)) if values else 0
+    for value, bpp, name in sorted(ends):
+        while any(abs(value - y) < line and abs(bpp - x) < _NAME * right for x, y in placed):
+            value += line / 4
+        placed.append((bpp, value))
+        axis.annotate(name, (bpp, value), color="grey", fontsize=6, ha="right", va="bottom")

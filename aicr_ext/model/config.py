@@ -128,16 +128,13 @@ CONFIGS = {
 }
 
 
-# aicr-t as it was before it restored: trained on clean pictures only, which it codes in fewer bits. It is also the
-# baseline that restoring weights are compared with.
+# aicr-t without what undoes damage, trained on clean pictures only, which it codes as they are. It is also the baseline
+# that restoring weights are compared with.
 CONFIGS["aicr-t-clean"] = replace(
     CONFIGS["aicr-t"],
     name="aicr-t-clean",
-    wire_id=4,
-    detail=0,
-    shortcut_gate=False,
+    wire_id=6,  # 4 was aicr-t-clean without gates and detail
     wiener_filter=False,
-    noise_evidence=False,
     feedback=False,
     tone_field=False,
 )
