@@ -21,7 +21,7 @@ from aicr_ext.codec import container
 from aicr_ext.codec.checkpoint import export_weights, untrained
 from aicr_ext.codec.rans import TableSet
 
-PHOTO = "samples/kodim23.png"
+PHOTO = Path(__file__).parent.parent / "samples" / "kodim23.png"
 
 
 def tensor(width: int = 64, height: int = 48) -> torch.Tensor:
@@ -44,9 +44,9 @@ def codec() -> aicr_ext.Codec:
 
 
 @pytest.fixture(scope="module")
-def photo(request) -> torch.Tensor:
+def photo() -> torch.Tensor:
     """A 256x192 part of the sample photograph, float in [0, 1]."""
-    image = Image.open(request.config.rootpath / PHOTO).convert("RGB").crop((200, 100, 456, 292))
+    image = Image.open(PHOTO).convert("RGB").crop((200, 100, 456, 292))
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
@@ -285,9 +285,15 @@ def test_precision_changes_rounding_and_no_symbol():
     exact, low = shipped_codec(), aicr_ext.Codec(precision="bfloat16")
     assert low.precision == "bfloat16"
     data, latents = low.compress(picture), []
-    for codec in (exact, low):
+    hooks = [
         codec.networks["synthesis"].register_forward_pre_hook(lambda _, args: latents.append(args[0]))
-    ours, theirs = low.decompress(data), exact.decompress(data)
+        for codec in (exact, low)
+    ]
+    try:
+        ours, theirs = low.decompress(data), exact.decompress(data)
+    finally:  # other tests use the exact one, too
+        for hook in hooks:
+            hook.remove()
     assert torch.equal(*latents)
     assert ours.dtype == torch.float32
     assert not torch.equal(ours, theirs)
