@@ -58,8 +58,16 @@ do_packages() {
 from importlib.util import find_spec
 
 packages = {"torch": "torch", "numpy": "numpy", "PIL": "pillow", "safetensors": "safetensors", "tqdm": "tqdm"}
-packages |= {"pytest": "pytest", "hypothesis": "hypothesis", "pytorch_msssim": "pytorch-msssim"}
-packages |= {"scikit_build_core": "scikit_build_core", "pybind11": "pybind11"}
+# To build, and to test: with what each of them needs, for pip fetches no dependencies here.
+packages |= {"scikit_build_core": "scikit_build_core", "packaging": "packaging", "pathspec": "pathspec"}
+packages |= {"pybind11": "pybind11", "pytest": "pytest", "iniconfig": "iniconfig", "pluggy": "pluggy"}
+packages |= {"pygments": "pygments", "hypothesis": "hypothesis", "sortedcontainers": "sortedcontainers"}
+packages |= {"pytorch_msssim": "pytorch-msssim", "bjontegaard": "bjontegaard", "scipy": "scipy"}
+packages |= {"matplotlib": "matplotlib", "contourpy": "contourpy", "cycler": "cycler", "fontTools": "fonttools"}
+packages |= {"kiwisolver": "kiwisolver", "pyparsing": "pyparsing"}
+packages |= {"dateutil": "python-dateutil tzdata"}  # earlier versions do without the second
+packages |= {"skimage": "scikit-image", "imageio": "imageio", "tifffile": "tifffile", "lazy_loader": "lazy-loader"}
+packages |= {"networkx": "networkx"}
 print(*(package for module, package in packages.items() if find_spec(module) is None))
 PYTHON
   )

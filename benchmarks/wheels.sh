@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Collects Python packages as wheels, for a machine without a network: benchmarks/wheels.sh FOLDER [NAME ...]
 #
-# The versions are those of constraints.txt, their dependencies are not fetched: name them. Without names: what a
-# machine that has torch and pytest usually lacks to build, train, test and benchmark this package. There,
-# `benchmarks/gpu_run.sh --wheels FOLDER` installs them.
+# The versions are those of constraints.txt, their dependencies are not fetched: name them. Without names: all that a
+# machine with torch, pytest, NumPy and Pillow may lack to build, train, test and benchmark this package, 70 MB. Where
+# SciPy, scikit-image and Matplotlib are, 1 MB will do: `benchmarks/wheels.sh FOLDER scikit_build_core pybind11
+# pytorch-msssim bjontegaard pytest-xdist execnet`. There, `benchmarks/gpu_run.sh --wheels FOLDER` installs them.
 #
 #   PYTHON_VERSION=3.12   of that machine, Linux on x86-64 (the default)
 #   PYTHON=python3        the interpreter whose pip downloads (the default)
@@ -17,7 +18,11 @@ fail() {
 (($#)) || fail "usage: benchmarks/wheels.sh FOLDER [NAME ...]"
 folder=$1
 shift
-(($#)) || set -- scikit_build_core pybind11 pytorch-msssim bjontegaard pytest-xdist execnet
+if ((!$#)); then
+  set -- scikit_build_core pathspec packaging pybind11 safetensors tqdm pytest-xdist execnet hypothesis sortedcontainers
+  set -- "$@" pytorch-msssim bjontegaard scipy scikit-image imageio tifffile lazy-loader
+  set -- "$@" matplotlib contourpy cycler fonttools kiwisolver pyparsing python-dateutil tzdata
+fi
 constraints=$(dirname "${BASH_SOURCE[0]}")/../constraints.txt
 
 pinned=()

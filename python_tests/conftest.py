@@ -12,6 +12,9 @@ from aicr_ext.model.config import CONFIGS
 # The pictures of the tests are too small for several threads to help, and on a busy machine threads that wait
 # for one another make them many times slower. Tests about threads set their own number.
 torch.set_num_threads(1)
+# Tests on a GPU compare float32, and torch lets cuDNN round the factors of its products to TF32, which has 10 bits.
+torch.backends.cudnn.allow_tf32 = False
+torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def pytest_report_header() -> str:

@@ -15,7 +15,7 @@ from golden_models import FOLDER, MODELS, SIZES, decoded_latent
 from PIL import Image
 
 import aicr_ext
-from aicr_ext import _native, errors
+from aicr_ext import _native, api, errors
 from aicr_ext.codec import container, streams
 from aicr_ext.codec.checkpoint import hyper_tables, load_model
 from aicr_ext.codec.fixed_point import Depthwise, Linear
@@ -259,6 +259,18 @@ class TestOnAGPU:
                 pictures = zip(codec.decompress(file), there.decompress(file), strict=True)
                 assert all(torch.allclose(a, b.cpu(), atol=0.02) for a, b in pictures)
             assert there.decompress(ours)[0].is_cuda
+
+    def test_a_picture_there_is_compressed_there(self, codec, there, photos, monkeypatch):
+        """Though nobody names the device; the files are almost those of the CPU, and decode on it."""
+        asked, usual = [], api._codec
+        monkeypatch.setattr(api, "_codec", lambda *arguments: asked.append(str(arguments[1])) or usual(*arguments))
+        files, ours = aicr_ext.compress(photos.cuda(), quality=50), codec.compress(photos, quality=50)
+        assert [torch.device(name).type for name in asked] == ["cuda"]
+        for data, same, picture in zip(files, ours, aicr_ext.decompress(files), strict=True):
+            assert len(data) == pytest.approx(len(same), rel=0.02)
+            assert torch.equal(decoded_latent(codec, data), decoded_latent(there, data).cpu())
+            torch.testing.assert_close(picture, there.decompress(data).cpu(), rtol=0, atol=0.02)
+            assert (picture - codec.decompress(same)).abs().mean() < 0.005
 
     def test_the_same_latent_gives_the_same_bytes(self, codec, there, photos, monkeypatch):
         """Symbols and table indices from z on; that alone is floating point."""

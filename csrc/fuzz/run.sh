@@ -3,7 +3,8 @@
 # csrc/fuzz/run.sh [MINUTES]
 #
 # build/fuzz/corpus keeps what a run has found worth trying, the next one begins with it. Inputs that break something
-# are in build/fuzz/findings; the exit code is 1 if there was one, 2 if the targets cannot be built.
+# are in build/fuzz/findings; the exit code is 1 if there was one, 2 if the targets cannot be built, or if one had to be
+# left out where the variable CI is set.
 #
 #   CLANG=clang++-14     the compiler (default: clang++, else the newest that is there)
 #   PYTHON=python3       an interpreter that has the package, for the target "container" (default: .venv's)
@@ -56,7 +57,7 @@ run_for_seconds() {
 
 # An allocation of more than 64 MB is a finding: streams are at most 2 kB here, pictures 2^16 pixels.
 options=(-max_len=2048 -timeout=20 -len_control=20 -malloc_limit_mb=64 -print_final_stats=1)
-failed=()
+failed=() left_out=()
 for target in ${TARGETS:-decoder round_trip tables container}; do
   memory=1024
   program=("$build/csrc/fuzz/fuzz_$target")
@@ -65,6 +66,7 @@ for target in ${TARGETS:-decoder round_trip tables container}; do
     program=("$PYTHON" python_tests/fuzz_container.py)
     if ! "$PYTHON" -c 'import atheris' 2>/dev/null; then
       echo "container: left out, $PYTHON has no atheris (there are wheels for Linux on x86-64)"
+      left_out+=("$target")
       continue
     fi
   fi
@@ -82,4 +84,7 @@ done
 if ((${#failed[@]})); then
   printf 'fuzz: findings of %s in %s (logs: %s/*.log)\n' "${failed[*]}" "$build/findings" "$build" >&2
   exit 1
+fi
+if [ -n "${CI:-}" ] && ((${#left_out[@]})); then
+  fail "left out: ${left_out[*]}, and CI is set"
 fi
