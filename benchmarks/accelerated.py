@@ -108,6 +108,7 @@ def main() -> None:
                 "task": task,
                 "side": args.side // 2 if task == "training" else args.side,
                 "path": path,
+                "error": "",  # of a picture
                 **median,
                 "x first": statistics.median(one["s"] for one in first) / median["s"],
                 "memory of first": statistics.median(one["GiB"] for one in runs)
