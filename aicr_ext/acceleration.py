@@ -130,7 +130,7 @@ def restore_modules(model: nn.Module) -> int:
     count = 0
     for module in model.modules():
         if issubclass(type(module), _Accelerated):
-            module.__class__ = type(module)._own
+            module.__class__ = type(module)._aicr_own
             count += 1
     return count
 
@@ -138,18 +138,18 @@ def restore_modules(model: nn.Module) -> int:
 class _Accelerated:
     """A base of the classes that accelerated modules have instead of their own."""
 
-    _own: type[nn.Module]
-    _function: Function
-    _recompute: bool
+    _aicr_own: type[nn.Module]
+    _aicr_function: Function
+    _aicr_recompute: bool
 
     def __reduce_ex__(self, protocol: int) -> tuple:
         """For copies and pickles, which cannot find a class that no module holds by its name."""
-        made, (_, *rest), *state = super().__reduce_ex__(max(protocol, 2))
-        if made is not copyreg.__newobj__ or rest:
+        made, arguments, *state = super().__reduce_ex__(max(protocol, 2))
+        if made is not copyreg.__newobj__ or len(arguments) > 1:
             raise pickle.PicklingError(
                 f"{type(self).__name__} says itself how it is copied; call aicr_ext.restore_modules before"
             )
-        return (_made, (self._own, type(self)._function, self._recompute), *state)
+        return (_made, (self._aicr_own, type(self)._aicr_function, self._aicr_recompute), *state)
 
 
 def _made(own: type[nn.Module], function: Function, recompute: bool) -> nn.Module:
@@ -172,7 +172,12 @@ def _accelerated(own: type[nn.Module], function: Function, recompute: bool) -> t
             return own.forward(self, *args, **named)
         return function(self, x, recompute)
 
-    names = {"forward": forward, "_own": own, "_function": staticmethod(function), "_recompute": recompute}
+    names = {
+        "forward": forward,
+        "_aicr_own": own,
+        "_aicr_function": staticmethod(function),
+        "_aicr_recompute": recompute,
+    }
     names |= {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
     return type(own.__name__, (_Accelerated, own), names)
 

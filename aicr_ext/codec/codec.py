@@ -89,7 +89,7 @@ class Codec:
 
     def __reduce__(self) -> tuple:
         """Copies, and pickles for other processes, hold the model, and are set up anew."""
-        return partial(Codec, precision=self.precision, cuda_graphs=self._cuda_graphs), (self.model,)
+        return partial(type(self), precision=self.precision, cuda_graphs=self._cuda_graphs), (self.model,)
 
     @torch.no_grad()
     def compress(
