@@ -94,7 +94,7 @@ def transposed_attention(
     shared by every pixel.
 
     Args:
-        x: (B, C, H, W), float32, bfloat16, float16 or float64.
+        x: (B, C, H, W), float32, bfloat16, float16 or, on a CPU, float64.
         qkv: weight (3C, C, 1, 1) of queries, keys, values, in that order, and bias (3C,) or None. Where a network has
             the scores of keys and queries (MST++), hand over the keys' weights first.
         qkv_dwconv: (3C, 1, 3, 3), zero padding, and bias; None without this convolution (XCiT).
@@ -328,7 +328,7 @@ def gated_convolutions(
     """The gated depthwise feed-forward (Restormer's GDFN), optionally of a norm of x, and added to x.
 
     Args:
-        x: (B, C, H, W), float32, bfloat16, float16 or float64.
+        x: (B, C, H, W), float32, bfloat16, float16 or, on a CPU, float64.
         project_in: weight (2h, C, 1, 1) and bias (2h,) or None; ``dwconv``: (2h, 1, 3, 3), zero padding, and bias;
             ``project_out``: (D, h, 1, 1), and bias; D is C if ``residual``.
         activation: of the first half before it multiplies the second: ``"gelu"`` or None.
