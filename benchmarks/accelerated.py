@@ -8,6 +8,7 @@ error is the largest difference of the picture to that of the first path in floa
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import subprocess
@@ -20,9 +21,10 @@ import torch
 from torch import Tensor
 
 import aicr_ext
+from aicr_ext.profiling.memory import added_memory
 
 from .restormer import Restormer
-from .timing import added_memory, circumstances, print_table, write_csv
+from .timing import circumstances, print_table, write_csv
 
 PATHS = ("eager", "eager, channels-last", "compiled", "accelerated")
 TASKS = ("float32", "bfloat16", "training")
@@ -66,7 +68,8 @@ def run(path: str, task: str, side: int, folder: Path) -> dict[str, float]:
     start = time.perf_counter()
     result = call()
     seconds = time.perf_counter() - start
-    measured = {"s": seconds, "GiB": added_memory(call) / 2**30}
+    gc.collect()
+    measured = {"s": seconds, "GiB": added_memory(call)[1] / 2**30}
     if task == "training":
         return measured
     exact = folder / "picture.pt"

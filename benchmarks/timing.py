@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import ctypes
 import datetime
-import gc
 import io
 import os
 import statistics
@@ -20,7 +18,7 @@ import torch
 from aicr_ext import doctor
 from aicr_ext.files import atomic_write
 
-__all__ = ["added_memory", "circumstances", "measure", "measure_events", "measure_together", "print_table", "write_csv"]
+__all__ = ["circumstances", "measure", "measure_events", "measure_together", "print_table", "write_csv"]
 
 #: Bytes written before each call that is measured by events: more than the L2 cache of any GPU holds.
 _FLUSH_BYTES = 256 << 20
@@ -48,26 +46,6 @@ def circumstances(device: str = "cpu") -> dict[str, str]:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": commit,
     }
-
-
-def added_memory(call: Callable[[], object]) -> int:
-    """Bytes that a call adds to what the process has in memory at most (Linux).
-
-    Memory that was freed before goes back to the system first, or the call would take it uncounted.
-    """
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    if trim is not None:
-        trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the highest there has been is what there is now
-    before = _kilobytes("VmRSS")
-    call()
-    return 1024 * (_kilobytes("VmHWM") - before)
-
-
-def _kilobytes(field: str) -> int:
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{field}:"))
-    return int(line.split()[1])
 
 
 def measure(call: Callable[[], object], seconds: float = 0.3, device: str = "cpu") -> float:

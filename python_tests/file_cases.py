@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 from unittest.mock import patch
 
 import torch
@@ -22,60 +19,16 @@ from aicr_ext.codec.container import pack, unpack
 from aicr_ext.codec.streams import STREAM_BYTES
 from aicr_ext.errors import BitstreamError
 from aicr_ext.model.config import CONFIGS
+from aicr_ext.profiling.memory import added_memory, measures_memory
 
 MAX_PIXELS = 1 << 16
 #: By how many bytes one call may raise the memory that the process holds.
 _MORE = 64 << 20
 
-_Result = TypeVar("_Result")
-
 
 def with_crc(body: bytes) -> bytes:
     """A file whose checksum is right, whatever its header says."""
     return body + zlib.crc32(body).to_bytes(4, "little")
-
-
-def _forget_peak() -> None:
-    """The most memory that the process held becomes what it holds now."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def _can_measure() -> bool:
-    try:
-        _forget_peak()
-    except OSError:
-        return False
-    return True
-
-
-#: Whether ``peak_growth`` works here.
-MEASURES_PEAKS = _can_measure()
-
-
-def _held(what: str) -> int:
-    """A number of the process's status, in bytes."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{what}:"))
-    return int(line.split()[1]) << 10
-
-
-def peak_growth(call: Callable[[], _Result]) -> tuple[_Result, int]:
-    """What a call gives, and how many bytes the process held at most while it ran, less those it held before.
-
-    Of all libraries, and whatever the process held earlier: memory that was freed goes back to the system first, and
-    garbage that was there before stays (to collect it takes 20 times as long as to decode a small file).
-    """
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc has it
-            trim(0)
-        _forget_peak()
-        before = _held("VmRSS")
-        result = call()
-        return result, _held("VmHWM") - before
-    finally:
-        if collects:
-            gc.enable()
 
 
 class Files:
@@ -109,9 +62,9 @@ class Files:
         somebody has changed together with the checksum: to one with as many symbols, such as the picture turned by 90
         degrees. No call takes much memory, where that can be measured.
         """
-        if not MEASURES_PEAKS:
+        if not measures_memory():
             return self._outcome(data)
-        outcome, more = peak_growth(partial(self._outcome, data))
+        outcome, more = added_memory(partial(self._outcome, data))
         assert more <= _MORE, f"{len(data)} bytes took {more >> 20} MiB of memory"
         return outcome
 

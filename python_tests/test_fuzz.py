@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from coder_cases import draw, mixed_tables
-from file_cases import MEASURES_PEAKS, Files, peak_growth, tiny_files, with_crc
+from file_cases import Files, tiny_files, with_crc
 from fuzz_inputs import CHECKS, CORPUS, check_tables, decoded, encoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,10 +20,11 @@ import aicr_ext
 from aicr_ext.codec.container import MAX_PIXELS, MAX_SIDE, Header, pack, read_info, unpack
 from aicr_ext.codec.rans import Encoder
 from aicr_ext.errors import BitstreamError
+from aicr_ext.profiling.memory import added_memory, measures_memory
 
 ERRORS = ("TruncatedError", "ChecksumError", "FormatError")
 
-measures_peaks = pytest.mark.skipif(not MEASURES_PEAKS, reason="/proc/self/clear_refs cannot be written")
+measures_peaks = pytest.mark.skipif(not measures_memory(), reason="/proc/self/clear_refs cannot be written")
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +160,8 @@ def test_headers_that_lie(numbers, payload, honest):
 def test_memory_is_seen_after_a_higher_peak():
     """To a few pages, which the kernel counts late."""
     torch.zeros(96 << 18)
-    assert 60 < peak_growth(lambda: torch.zeros(64 << 18).sum().item())[1] / 2**20 < 90
-    assert peak_growth(lambda: None)[1] < 8 << 20
+    assert 60 < added_memory(lambda: torch.zeros(64 << 18).sum().item())[1] / 2**20 < 90
+    assert added_memory(lambda: None)[1] < 8 << 20
 
 
 @measures_peaks
@@ -174,7 +175,7 @@ def test_a_large_picture_of_few_bytes_takes_little_memory(payload):
         with pytest.raises(BitstreamError):
             codec.decompress(data)
 
-    assert peak_growth(refused)[1] < 32 << 20
+    assert added_memory(refused)[1] < 32 << 20
 
 
 # Streams
