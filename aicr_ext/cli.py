@@ -7,19 +7,18 @@ Results of ``info``, ``eval`` and ``doctor`` go to standard output, everything e
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
 import sys
 import time
 import traceback
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from . import cli_eval, cli_profile, cli_train
+from .cli_files import Job, Plan, plan_of
 from .cli_options import (
     FAILED,
     INTERRUPTED,
@@ -49,21 +48,6 @@ exit codes:
   3    the model, the device or a compiled library could not be set up
   130  interrupted; finished files stay, no half-written file does
 """
-
-
-class Job(NamedTuple):
-    """One file to read and the file to write for it."""
-
-    source: Path
-    target: Path
-
-
-class Plan(NamedTuple):
-    """The files to work on, how many others the folder holds, and why some of its folders could not be read."""
-
-    jobs: list[Job]
-    passed_over: int = 0
-    unread: Sequence[OSError] = ()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -186,7 +170,7 @@ def _compress(args: argparse.Namespace) -> int:
 
     if args.output and not args.input.is_dir() and args.output.suffix.lower() in READ_SUFFIXES:
         raise UsageError(f"OUT has the suffix of an image: {args.output}; use {SUFFIX}")
-    plan = _plan(args, READ_SUFFIXES, SUFFIX)
+    plan = plan_of(args.input, args.output, READ_SUFFIXES, SUFFIX)
     _prepare(args)
     codec = _load(args, args.model)
 
@@ -214,7 +198,7 @@ def _decompress(args: argparse.Namespace) -> int:
             raise UsageError(f"OUT needs an image suffix, one of {', '.join(WRITE_SUFFIXES)}: {args.output}")
         if args.format and WRITE_SUFFIXES[given] != WRITE_SUFFIXES[suffix]:
             raise UsageError(f"--format {args.format} contradicts OUT, {args.output.name}")
-    plan = _plan(args, {SUFFIX}, suffix)
+    plan = plan_of(args.input, args.output, {SUFFIX}, suffix)
     limit = {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
     # A model given by the user has to work; one that a file names is that file's affair.
     _prepare(args)
@@ -291,54 +275,6 @@ def _train(args: argparse.Namespace) -> int:
     _prepare(args)
     cli_train.run(args, options, _say)
     return OK
-
-
-def _plan(args: argparse.Namespace, suffixes: Iterable[str], new_suffix: str) -> Plan:
-    source, target = args.input, args.output
-    if not source.exists():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
-    if not source.is_dir():
-        if target is None:
-            target = source.with_suffix(new_suffix)
-        elif target.is_dir():
-            target = target / source.with_suffix(new_suffix).name
-        return Plan([Job(source, target)])
-    if target is None:
-        raise UsageError(f"{source} is a folder, so OUT must be given, and be a folder too")
-    if target.exists() and not target.is_dir():
-        raise UsageError(f"{source} is a folder, but OUT is a file: {target}")
-    found: list[Path] = []
-    unread: list[OSError] = []
-    passed_over = 0
-    inside = target.resolve() if target.resolve() != source.resolve() else None  # OUT may lie within IN
-    for folder, subfolders, names in os.walk(source, onerror=unread.append):
-        subfolders[:] = sorted(name for name in subfolders if (Path(folder) / name).resolve() != inside)
-        for name in sorted(names):
-            if Path(name).suffix.lower() in suffixes:
-                found.append((Path(folder) / name).relative_to(source))
-            else:
-                passed_over += 1
-    if not found and unread:
-        raise unread[0]
-    if not found:
-        raise ValueError(f"{source}: nothing to do here, {passed_over} files of other types")
-    mirrored = _mirrored(found, new_suffix)
-    return Plan([Job(source / path, target / mirrored[path]) for path in found], passed_over, unread)
-
-
-def _mirrored(found: list[Path], new_suffix: str) -> dict[Path, Path]:
-    """Names with the new suffix, no two of them the same.
-
-    ``photo.png`` and ``photo.jpg`` side by side must not become one file, so they keep their suffix, and with it they
-    may take the name that a third one (``photo.jpg.webp``) would have had.
-    """
-    names = {path: path.with_suffix(new_suffix) for path in found}
-    while True:
-        taken = Counter(names.values())
-        full = {p: p.with_name(p.name + new_suffix) for p, name in names.items() if taken[name] > 1}
-        if not full:
-            return names
-        names |= full
 
 
 def _prepare(args: argparse.Namespace) -> None:
