@@ -102,10 +102,9 @@ def batches(paths: list[Path], size: int) -> Iterator[tuple[list[Path], Tensor]]
 def check_pictures(paths: list[Path], qualities: list[int], size: int, folder: Path) -> dict[str, int]:
     """Files and latents against those in ``folder``, which the first process to come here writes."""
     codec = aicr_ext.Codec()
-    synthesis, recorder = codec.networks["synthesis"], _Recorder()
+    recorder = codec.networks["synthesis"] = _Recorder()  # of latents to decode; feedback has its own synthesis
     found = {"files": 0, "files that differ": 0, "latents that differ": 0}
     for (names, pictures), quality in product(list(batches(paths, size)), qualities):
-        codec.networks["synthesis"] = synthesis  # of the encoder's feedback
         coded = codec.compress(pictures, quality=quality)
         places = [folder / f"{path.stem}-{quality}" for path in names]
         found["files"] += len(places)
@@ -113,7 +112,6 @@ def check_pictures(paths: list[Path], qualities: list[int], size: int, folder: P
             if not place.with_suffix(".aicr").exists():
                 place.with_suffix(".aicr").write_bytes(data)
             found["files that differ"] += place.with_suffix(".aicr").read_bytes() != data
-        codec.networks["synthesis"] = recorder
         recorder.digests.clear()
         codec.decompress([place.with_suffix(".aicr").read_bytes() for place in places])
         for place, digest in zip(places, recorder.digests, strict=True):

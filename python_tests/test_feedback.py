@@ -15,6 +15,7 @@ from aicr_ext.codec.codec import Codec
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.evidence import LOCAL, WHOLE
 from aicr_ext.model.feedback import LEAST_QUALITY, Feedback
+from aicr_ext.model.precision import InBfloat16
 
 
 @pytest.fixture
@@ -142,7 +143,8 @@ def test_it_learns_without_a_derivative_of_the_decoded_picture():
     assert all(p.grad is None for p in model.synthesis.parameters())
 
 
-def test_the_codec_corrects_what_it_codes(toned, model):
+def test_the_codec_corrects_what_it_codes(toned, model, monkeypatch):
+    monkeypatch.setattr("aicr_ext.codec.codec.has_bfloat16", lambda device: False)
     picture = torch.rand(3, 50, 70)
     coded = []
     for logit in (-100.0, 0.0):
@@ -160,6 +162,24 @@ def test_the_codec_corrects_what_it_codes(toned, model):
     assert [bytes(s) for s in container.unpack(codec.compress(picture, quality=60, feedback=False))[1]] == coded[0]
     low = LEAST_QUALITY - 1
     assert codec.compress(picture, quality=low) == codec.compress(picture, quality=low, feedback=False)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_where_a_codec_looks_at_a_synthesis_in_bfloat16(model, quick, monkeypatch):
+    """In float32 on a CPU with instructions for it; what the codec decodes with is in float32 all the same."""
+    monkeypatch.setattr("aicr_ext.codec.codec.has_bfloat16", lambda device: quick)
+    picture = torch.rand(3, 48, 64)
+    codec = Codec(with_share(model, 0.0))
+    assert isinstance(codec._seen, InBfloat16) is quick
+    assert {p.dtype for p in codec.networks["synthesis"].parameters()} == {torch.float32}
+    with torch.no_grad():
+        exact = model.analysis(picture[None], torch.tensor([40]), synthesis=model.synthesis)
+        seen = codec.latent(picture, 40)
+    assert torch.equal(seen, exact) is not quick
+    torch.testing.assert_close(seen, exact, rtol=0, atol=0.02 * float(exact.std()))
+    low = Codec(model, precision="bfloat16")
+    assert low._seen is low.networks["synthesis"]
+    assert not isinstance(Codec(untrained(TINY).eval())._seen, InBfloat16)
 
 
 def test_bad_feedback():

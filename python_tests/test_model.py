@@ -16,7 +16,7 @@ from training import TONED
 import aicr_ext
 from aicr_ext import _native, ops
 from aicr_ext.codec.checkpoint import untrained
-from aicr_ext.model.aicr import AICR, checkerboard
+from aicr_ext.model.aicr import AICR, asinh, checkerboard
 from aicr_ext.model.config import CONFIGS, get_config
 from aicr_ext.model.entropy import FactorizedPrior, gaussian_bits
 from aicr_ext.model.layers import HybridBlock
@@ -366,3 +366,17 @@ def test_weights_that_were_cast_before_give_the_same_bits(name):
         assert all(p.dtype == torch.float32 for p in network.parameters())
         assert counts[0] > 20
         assert casts == []
+
+
+def test_companding_is_the_inverse_hyperbolic_sine():
+    """With gradients torch's own, without them to its last bits; also where squares overflow."""
+    ends = torch.logspace(-30, 18, 500)
+    y = torch.cat([ends, -ends, torch.tensor([0.0, -0.0, 1e30])])
+    with torch.no_grad():
+        found = asinh(y)
+    torch.testing.assert_close(found[:-1].double(), torch.asinh(y[:-1].double()), rtol=1e-6, atol=0)
+    assert found[-2].signbit()
+    assert found[-1].isfinite()
+    y = torch.zeros(1, requires_grad=True)
+    asinh(y).backward()
+    assert y.grad.item() == 1

@@ -71,6 +71,24 @@ def test_another_layout(ours, theirs, shape, layout, wanted):
     assert out.is_contiguous(memory_format=LAYOUTS[wanted])
 
 
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.bool], ids=str)
+def test_several_values_are_moved_as_one(factor, dtype):
+    """Where they lie side by side; also rows of a picture and those of a wider one, and where no run begins evenly."""
+    wide = torch.randint(0, 99, (2, 3, 8 * factor, 6 * factor + 1)).to(dtype)
+    for x in (wide[..., :-1].contiguous(), wide[..., :-1], wide[..., 1:], wide[:, :, factor:-factor, :-1].contiguous()):
+        expected = F.pixel_unshuffle(x, factor)
+        with torch.no_grad():
+            for out in (
+                pixel_unshuffle(x, factor, torch.channels_last),
+                pixel_unshuffle(x[:0], factor, torch.channels_last),
+            ):
+                assert torch.equal(out, expected[: len(out)])
+                back = pixel_shuffle(out, factor, torch.contiguous_format)
+                assert torch.equal(back, x[: len(out)])
+                assert back.is_contiguous()
+
+
 @both
 def test_a_graph_for_a_cpu_has_torchs(ours, theirs, shape):
     x = torch.randn(shape)

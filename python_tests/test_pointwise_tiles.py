@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -54,6 +56,11 @@ def tiles(x, norm, norm_bias, weight, bias, second=(None, None), subtract_mean=F
     return torch.ops.aicr_ext.pointwise_tiles(x, norm, norm_bias, weight, bias, *second, subtract_mean, eps)
 
 
+def walk(channels):
+    """The rounding of a sum of so many products one after the other; eager PyTorch may add several such sums."""
+    return torch.finfo(torch.float32).eps * channels**0.5
+
+
 def product(x, weight, bias=None):
     return tiles(x, None, None, weight, bias)[0]
 
@@ -62,7 +69,7 @@ def check_product(x, weight, bias=None, compute=product):
     exact = F.conv2d(x.double(), weight.double(), None if bias is None else bias.double())
     out = compute(x, weight, bias)
     assert out.is_contiguous(memory_format=torch.channels_last)
-    assert_no_worse(out, F.conv2d(x, weight, bias), exact)
+    assert_no_worse(out, F.conv2d(x, weight, bias), exact, walk(x.shape[1]))
 
 
 @each_dtype
@@ -110,7 +117,7 @@ def test_a_norm_in_front_has_the_bits_of_the_norm(size, subtract_mean, dtype):
     for triple in zip(
         tiles(x, *rest[:4], second, subtract_mean), layer_norm_conv1x1_reference(x, *rest), exact, strict=True
     ):
-        assert_no_worse(*triple)
+        assert_no_worse(*triple, walk(channels))
 
 
 @requires_tiles
@@ -199,6 +206,109 @@ def test_bad_arguments(index, value, message):
 def test_a_norm_of_few_channels_is_refused():
     with pytest.raises(RuntimeError, match="x must have 32 channels where there is a norm, got 31"):
         tiles(channels_last(1, 31, 2, 2), torch.ones(31), None, *projection(31, 8))
+
+
+# Into rows of a map, and what is added to them
+
+
+def into(x, weight, bias, added, out):
+    torch.ops.aicr_ext.pointwise_tiles_into(x, weight, bias, added, out)
+    return out
+
+
+@each_dtype
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_sums_with_a_map(size, dtype):
+    """Rounded once; also in the place of the map, of rows of it, and of nothing added the bits of the convolution."""
+    weight, bias = projection(*size, dtype=dtype)
+    for height, width in ((9, 13), (1, 1), (5, 1)):
+        x = channels_last(2, size[0], height, width, dtype=dtype)
+        added = channels_last(2, size[1], height, width, seed=9, dtype=dtype)
+        exact = F.conv2d(x.double(), weight.double(), bias.double()) + added.double()
+        eager = F.conv2d(x, weight, bias) + added
+        empty = partial(torch.empty_like, added, memory_format=torch.channels_last)
+        with poisoned_memory():
+            out = into(x, weight, bias, added, empty())
+            assert_no_worse(out, eager, exact, walk(size[0]))
+            assert_same_bits([out, into(x, weight, bias, in_place := added.clone(), in_place)])
+            assert_same_bits([product(x, weight, bias), into(x, weight, bias, None, empty())])
+
+
+@each_dtype
+@torch.no_grad()
+def test_rows_of_maps(dtype):
+    """What lies before and behind the rows stays."""
+    weight, bias = projection(24, 40, dtype=dtype)
+    whole = channels_last(2, 40, 12, 7, seed=9, dtype=dtype)
+    x = channels_last(2, 30, 12, 7, dtype=dtype)[:, 3:27]
+    expected, rows = whole.clone(), slice(4, 9)
+    expected[:, :, rows] = into(
+        x[:, :, rows].contiguous(memory_format=torch.channels_last),
+        weight,
+        bias,
+        whole[:, :, rows].contiguous(memory_format=torch.channels_last),
+        torch.empty(2, 40, 5, 7, dtype=dtype).contiguous(memory_format=torch.channels_last),
+    )
+    out = whole.clone()
+    into(x[:, :, rows], weight, bias, whole[:, :, rows], out[:, :, rows])
+    assert_same_bits([expected, out])
+    one = whole[:1, :, rows]
+    twice = into(x[:, :, rows], weight, bias, one.expand(2, -1, -1, -1), torch.empty_like(out)[:, :, rows])
+    assert_same_bits([twice[0], out[0, :, rows]])
+
+
+@each_dtype
+def test_bits_of_sums_do_not_depend_on_threads(dtype):
+    weight, bias = projection(64, 85, dtype=dtype)
+    x, added = channels_last(2, 64, 37, 29, dtype=dtype), channels_last(2, 85, 37, 29, seed=4, dtype=dtype)
+    assert_same_bits(with_threads(lambda: into(x, weight, bias, added, torch.empty_like(added))))
+
+
+@each_dtype
+@pytest.mark.parametrize("size", [(0, 32, 4, 5), (1, 32, 0, 5), (1, 0, 4, 5)], ids=str)
+def test_empty_sums(size, dtype):
+    weight, bias = drawn(8, size[1], 1, 1, dtype=dtype), drawn(8, dtype=dtype)
+    added = channels_last(size[0], 8, *size[2:], dtype=dtype)
+    out = into(channels_last(*size, dtype=dtype), weight, bias, added, torch.empty_like(added))
+    assert torch.equal(out, (added.float() + bias.float()[:, None, None]).to(dtype))
+
+
+@each_dtype
+def test_opcheck_and_flops_of_sums(dtype):
+    x, (weight, bias) = channels_last(2, 32, 5, 7, dtype=dtype), projection(32, 8, dtype=dtype)
+    added = channels_last(2, 8, 5, 7, dtype=dtype)
+    op = torch.ops.aicr_ext.pointwise_tiles_into.default
+    for args in ((x, weight, bias, added, torch.empty_like(added)), (x, weight, None, None, torch.empty_like(added))):
+        torch.library.opcheck(op, args, test_utils=("test_schema", "test_faketensor"))
+        with FlopCounterMode(display=False) as count:
+            op(*args)
+        assert count.get_total_flops() == 2 * 2 * 5 * 7 * 32 * 8
+
+
+@requires_tiles
+@pytest.mark.parametrize(
+    "index, value, message",
+    [
+        (0, torch.zeros(1, 32, 2, 2).half(), "x must be bfloat16 or float32, got"),
+        (1, drawn(8, 31, 1, 1), r"weight must have the shape \(D, 32, 1, 1\)"),
+        (2, drawn(7), r"bias must have the shape \(8,\)"),
+        (
+            3,
+            channels_last(1, 8, 2, 3),
+            r"added must have the shape \(1, 8, 2, 2\), got 4 dimension\(s\) of other sizes",
+        ),
+        (3, channels_last(1, 8, 2, 2).float(), "added must be of the dtype of x, "),
+        (3, drawn(1, 8, 2, 2), "added must be a channels-last map, or rows of one"),
+        (4, channels_last(1, 9, 2, 2), r"out must have the shape \(1, 8, 2, 2\)"),
+        (4, channels_last(1, 8, 2, 4)[..., ::2], "out must be a channels-last map, or rows of one"),
+        (4, channels_last(1, 10, 2, 2)[:, :8], "out must be a channels-last map, or rows of one"),
+    ],
+)
+def test_bad_arguments_of_sums(index, value, message):
+    args = [channels_last(1, 32, 2, 2), *projection(32, 8), channels_last(1, 8, 2, 2), channels_last(1, 8, 2, 2)]
+    args[index] = value
+    with pytest.raises(RuntimeError, match=f"pointwise_tiles_into: {message}"):
+        torch.ops.aicr_ext.pointwise_tiles_into(*args)
 
 
 # Where it is in use

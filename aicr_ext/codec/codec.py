@@ -24,7 +24,7 @@ from aicr_ext.errors import BitstreamError, ModelMismatchError, first_line
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import QUALITIES
 from aicr_ext.model.feedback import LEAST_QUALITY
-from aicr_ext.model.precision import autocast, resolve_precision, with_cast_weights
+from aicr_ext.model.precision import InBfloat16, autocast, has_bfloat16, resolve_precision, with_cast_weights
 from aicr_ext.ops.rans import MAX_STREAMS
 
 __all__ = ["Codec"]
@@ -41,7 +41,8 @@ class Codec:
             is, in evaluation mode; its weights must not change afterwards).
         device: where the networks run; default the module's own device, or the CPU.
         precision: of analysis and synthesis: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which is bfloat16 where the
-            device has instructions for it. Symbols are decoded alike in all; a picture differs by rounding.
+            device has instructions for it. Symbols are decoded alike in all; a picture differs by rounding. A CPU with
+            such instructions also takes bfloat16 where feedback estimates what decoding will show.
         cuda_graphs: on CUDA, record analysis and synthesis for each shape, of which the last 8 are kept in
             memory, and replay them. One thread at a time may use the codec.
 
@@ -80,6 +81,11 @@ class Codec:
         self.networks = {
             name: with_cast_weights(getattr(self.model, name), self.precision) for name in ("analysis", "synthesis")
         }
+        #: The synthesis that feedback looks at, when it encodes.
+        self._seen = self.networks["synthesis"]
+        estimates = self.model.analysis.feedback is not None and self.device.type == "cpu"
+        if estimates and self.precision == "float32" and has_bfloat16(self.device):
+            self._seen = InBfloat16(self._seen)
         self._cuda_graphs = cuda_graphs
         self._graphs = GraphCache(capture_cuda) if cuda_graphs else None
         self.name = self.model.config.name
@@ -187,7 +193,7 @@ class Codec:
         # Made there: a number on its way to the device would have to be waited for.
         levels = torch.full((len(x),), quality, device=self.device)
         if feedback and self.model.analysis.feedback is not None and quality >= LEAST_QUALITY:
-            return self._run("analysis", x, levels, synthesis=self.networks["synthesis"])
+            return self._run("analysis", x, levels, synthesis=self._seen)
         return self._run("analysis", x, levels)
 
     def _check_weights(self, header: container.Header) -> None:
@@ -210,7 +216,7 @@ class Codec:
         check()
         return cut
 
-    def _run(self, network: str, x: Tensor, quality: Tensor, **others: nn.Module) -> Tensor:
+    def _run(self, network: str, x: Tensor, quality: Tensor, **others: nn.Module | InBfloat16) -> Tensor:
         """Analysis, with the help of ``others``, or synthesis of a batch, in the codec's precision."""
 
         def run(x: Tensor, quality: Tensor) -> Tensor:
@@ -222,7 +228,8 @@ class Codec:
 
     def _padded(self, pictures: Tensor) -> Tensor:
         """(B, 3, H, W) float32, uint8 scaled to [0, 1], the last row and column repeated up to multiples of 16."""
-        x = pictures.to(self.device)
+        # In one layout, whatever the picture's: sums over it have one order, and passes of the network need no copies.
+        x = pictures.to(self.device).contiguous()
         x = x.float().div_(255) if x.dtype == torch.uint8 else x.float()
         height, width = x.shape[2:]
         if height % 16 or width % 16:

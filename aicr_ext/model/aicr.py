@@ -50,6 +50,14 @@ def round_ste(x: Tensor) -> Tensor:
     return x + (torch.round(x) - x).detach()
 
 
+def asinh(y: Tensor) -> Tensor:
+    """The inverse hyperbolic sine; on a CPU, where no gradient is wanted, of operations that torch has in vectors."""
+    if torch.is_grad_enabled() or y.device.type != "cpu":
+        return torch.asinh(y)
+    size = y.abs()
+    return torch.log1p(size + size * (size / (1 + torch.sqrt(size * size + 1)))).copysign(y)
+
+
 class AICR(nn.Module):
     """All-in-one image compression and restoration (WACV 2025).
 
@@ -96,7 +104,7 @@ class AICR(nn.Module):
 
     def companded(self, y: Tensor) -> Tensor:
         """What the entropy networks see of a latent: asinh(y) beside a linear shortcut, whose range is wide."""
-        return torch.asinh(y) if self.config.linear_shortcut else y
+        return asinh(y) if self.config.linear_shortcut else y
 
     def forward(self, x: Tensor, quality: Tensor, taps: list[Tensor] | None = None) -> Output:
         """The relaxed codec of training: noise for the rate, straight-through rounding for the picture.

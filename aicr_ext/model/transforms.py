@@ -297,7 +297,8 @@ class Synthesis(nn.Module):
         for first in range(0, y_hat.shape[2], _ROWS):  # little memory, and there is no other map of the picture's size
             rows = slice(first, first + _ROWS)
             part = None if detail is None else detail[:, :, rows]
-            x[:, :, 16 * first : 16 * (first + _ROWS)] += self._linear_picture(y_hat[:, :, rows], part, quality)
+            of_picture = x[:, :, 16 * first : 16 * (first + _ROWS)]
+            of_picture.add_(self._linear_picture(y_hat[:, :, rows], part, quality))
         return x
 
     def _linear_picture(self, y_hat: Tensor, detail: Tensor | None, quality: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor
 from aicr_ext.ops import block_paths
 from aicr_ext.ops.autocast import autocast_dtype, without_autocast
 from aicr_ext.ops.block_arguments import channels_of, check_transposed_attention, expect_shape
+from aicr_ext.ops.block_output import OutputProjection
 from aicr_ext.ops.block_parts import Projection, fitting, fold
 from aicr_ext.ops.channel_gram import channel_gram
 from aicr_ext.ops.decoupled_attention import decoupled_attention
@@ -31,7 +32,7 @@ from aicr_ext.ops.depthwise_gram import depthwise_gram
 from aicr_ext.ops.fold_channel_attention import fold_channel_attention
 from aicr_ext.ops.gated_depthwise_conv3x3 import gated_depthwise_conv3x3
 from aicr_ext.ops.kernels import has_kernel, is_exporting
-from aicr_ext.ops.pointwise import is_traced, pointwise_convolution
+from aicr_ext.ops.pointwise import is_traced
 from aicr_ext.ops.strips import can_be_written_to, over_strips, strips
 
 __all__ = [
@@ -165,20 +166,8 @@ def composed_transposed_attention(
             t = depthwise_conv3x3(t, qkv_dwconv[part], bias)
         return t[:, :, keep]
 
-    def pixels(t: Tensor) -> Tensor:
-        return t.permute(0, 2, 3, 1).flatten(1, 2)
-
     def value_branch(block: Tensor, keep: slice) -> Tensor:
-        v = project(block, keep, slice(2 * c, 3 * c), values)
-        bias = None if project_out_bias is None else project_out_bias.to(low)
-        if not is_traced(x) and x.device.type == "cpu" and len(x) and not torch.is_grad_enabled():
-            # the same bits for any number of threads, which products of few rows do not have
-            matrices = folded[:, :, :, None, None]
-            maps = [pointwise_convolution(*one) for one in zip(v.split(1), matrices, strict=True)]
-            out = torch.cat(maps) if len(maps) > 1 else maps[0]
-        else:
-            out = (pixels(v) @ folded.transpose(1, 2)).unflatten(1, v.shape[2:]).permute(0, 3, 1, 2)
-        return out if bias is None else out + bias[:, None, None]
+        return project(block, keep, slice(2 * c, 3 * c), values)
 
     def score_sums(x: Tensor, context: Tensor | None) -> list[Tensor]:
         of_context = strips(x if context is None else context, 2 * c, reach)
@@ -204,9 +193,10 @@ def composed_transposed_attention(
     folded = folded.to(low)
     if context is None and residual and project_out_bias is None and block_paths.adds_in_place(x, low, overwrite):
         return block_paths.add_projection(x, project(x, slice(None), slice(2 * c, 3 * c), values), folded)
+    output = OutputProjection(folded, None if project_out_bias is None else project_out_bias.to(low))
     if context is None:
-        return over_strips(x, 2 * c, reach, value_branch, residual, overwrite)
-    out = over_strips(context, 2 * c, reach, value_branch, residual=False)
+        return over_strips(x, 2 * c, reach, value_branch, output, residual, overwrite)
+    out = over_strips(context, 2 * c, reach, value_branch, output, residual=False)
     return x + out if residual else out
 
 
@@ -307,10 +297,9 @@ def composed_spatial_attention(
 
     def branch(block: Tensor, keep: slice) -> Tensor:
         attn, value = block_paths.project_norm(block, norm, None, False, eps, low, to_attn, to_value)
-        t = decoupled_attention(attn, value, row, col)[:, :, keep]
-        return pointwise_convolution(t, *to_out)
+        return decoupled_attention(attn, value, row, col)[:, :, keep]
 
-    return over_strips(x, 2 * c, reach, branch, overwrite=overwrite)
+    return over_strips(x, 2 * c, reach, branch, OutputProjection(*to_out), overwrite=overwrite)
 
 
 def gated_convolutions(
@@ -384,11 +373,12 @@ def composed_gated_convolutions(
         return gated_depthwise_conv3x3(t, dwconv, dwconv_bias, activation="gelu" if gelu else None)
 
     def branch(block: Tensor, keep: slice) -> Tensor:
-        return pointwise_convolution(gated(block)[:, :, keep], project_out, project_out_bias)
+        return gated(block)[:, :, keep]
 
     if residual and project_out_bias is None and block_paths.adds_in_place(x, low, overwrite):
         return block_paths.add_projection(x, gated(x), project_out.flatten(1))
-    return over_strips(x, 2 * hidden, 1, branch, residual, overwrite)
+    output = OutputProjection(project_out, project_out_bias)
+    return over_strips(x, 2 * hidden, 1, branch, output, residual, overwrite)
 
 
 def gated_feed_forward(

@@ -1,8 +1,11 @@
 """Pixel shuffles that leave maps in their layout, or in the one asked for.
 
 Only on a CPU do torch's own keep a channels-last map so. Elsewhere the result is NCHW, and so is every sum of a
-residual block behind it, while the convolutions of the block want channels-last and copy. Here it is one copy. On a CPU
-torch's pixel_unshuffle of a channels-last map takes two to four times as long as a copy for each of the few offsets.
+residual block behind it, while the convolutions of the block want channels-last and copy. Here it is one copy.
+
+On a CPU torch's pixel_unshuffle of a channels-last map takes two to four times as long as a copy for each of the few
+offsets. And copies between the layouts move one value at a time, although several stay beside each other: these are
+moved as one.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ def pixel_shuffle(x: Tensor, factor: int, layout: torch.memory_format | None = N
     t = x.unflatten(1, (c, factor, factor))
     if (layout or preferred_layout(x)) == torch.channels_last:
         return t.permute(0, 4, 2, 5, 3, 1).reshape(b, h * factor, w * factor, c).permute(0, 3, 1, 2)
-    return t.permute(0, 1, 4, 2, 5, 3).reshape(b, c, h * factor, w * factor)
+    t = _of_runs(t.permute(0, 1, 4, 2, 5, 3))
+    return _of(x.dtype, t.reshape(b, c, h * factor, w * t.shape[-1]))
 
 
 def pixel_unshuffle(x: Tensor, factor: int, layout: torch.memory_format | None = None) -> Tensor:
@@ -46,8 +50,27 @@ def pixel_unshuffle(x: Tensor, factor: int, layout: torch.memory_format | None =
     t = x.unflatten(3, (-1, factor)).unflatten(2, (-1, factor))
     h, w, c = h // factor, w // factor, c * factor**2
     if (layout or preferred_layout(x)) == torch.channels_last:
-        return t.permute(0, 2, 4, 1, 3, 5).reshape(b, h, w, c).permute(0, 3, 1, 2)
+        t = _of_runs(t.permute(0, 2, 4, 1, 3, 5))
+        return _of(x.dtype, t.reshape(b, h, w, c // factor * t.shape[-1])).permute(0, 3, 1, 2)
     return t.permute(0, 1, 3, 5, 2, 4).reshape(b, c, h, w)
+
+
+def _of_runs(t: Tensor) -> Tensor:
+    """t with elements of 16 or 8 bytes, if so many of its last axis lie side by side; otherwise t itself."""
+    if t.device.type != "cpu" or not t.numel() or torch.is_grad_enabled() or is_traced(t):
+        return t
+    if forward_ad._current_level >= 0 or t.stride(-1) != 1 or t.data_ptr() % 8:
+        return t
+    for dtype in (torch.complex128, torch.complex64):
+        values = dtype.itemsize // t.element_size()
+        steps = (t.shape[-1], t.storage_offset(), *t.stride()[:-1])
+        if values > 1 and all(step % values == 0 for step in steps):
+            return t.view(dtype)
+    return t
+
+
+def _of(dtype: torch.dtype, t: Tensor) -> Tensor:
+    return t if t.dtype == dtype else t.view(dtype)
 
 
 def _is_torchs(x: Tensor, layout: torch.memory_format | None) -> bool:

@@ -2,7 +2,9 @@
 
 The operator ``aicr_ext::pointwise_tiles`` is for processors with AVX-512; in bfloat16 for those with AVX512_BF16 and
 without AMX_BF16, where torch's convolution is slower than such products are. :func:`aicr_ext.ops.layer_norm_conv1x1`
-calls it where it runs, and in bfloat16 :func:`aicr_ext.ops.pointwise_convolution`, too. It has no derivative.
+calls it where it runs, and in bfloat16 :func:`aicr_ext.ops.pointwise_convolution`, too. ``pointwise_tiles_into`` writes
+one convolution, plus a map, into rows of a channels-last map, which may be those of the map that is added
+(:mod:`aicr_ext.ops.block_output`). Neither has a derivative.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch.utils.flop_counter import register_flop_formula
 from .. import _native
 from .kernels import has_kernel
 
-__all__ = ["LEAST_NORMED_CHANNELS", "multiplies", "normalises", "projected_like", "projection_flops"]
+__all__ = ["LEAST_NORMED_CHANNELS", "adds", "multiplies", "normalises", "projected_like", "projection_flops"]
 
 #: Channels from which on the kernel has the norm; csrc/cpu/pointwise_tiles_kernel.hpp says the same.
 LEAST_NORMED_CHANNELS = 32
@@ -34,6 +36,11 @@ def multiplies(x: Tensor) -> bool:
     In float32 oneDNN is as fast.
     """
     return x.dtype == torch.bfloat16 and _runs(x)
+
+
+def adds(x: Tensor) -> bool:
+    """Whether ``aicr_ext::pointwise_tiles_into`` is the one for the sum of a 1x1 convolution of x and of a map."""
+    return x.dtype in (torch.bfloat16, torch.float32) and x.dim() == 4 and _runs(x)
 
 
 def normalises(x: Tensor) -> bool:
@@ -69,6 +76,12 @@ def _fake(
     return projected_like(x, weight, torch.channels_last), projected_like(x, second_weight, torch.channels_last)
 
 
+def _into_flops(x: Any, weight: Any, *_: Any, **__: Any) -> int:
+    return projection_flops(x, None, None, weight, None, None)
+
+
 if _native.HAS_OPS:
     torch.library.register_fake("aicr_ext::pointwise_tiles", _fake)
     register_flop_formula(torch.ops.aicr_ext.pointwise_tiles)(projection_flops)
+    torch.library.register_fake("aicr_ext::pointwise_tiles_into", lambda *_: None)
+    register_flop_formula(torch.ops.aicr_ext.pointwise_tiles_into)(_into_flops)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from .block_output import OutputProjection
+
 __all__ = ["STRIP_VALUES", "can_be_written_to", "over_strips", "strips"]
 
 #: Values of the widest intermediate tensor of one strip. Fixed, so that a shape always gives the same strips.
@@ -42,58 +44,62 @@ def over_strips(
     widest: int,
     reach: int,
     branch: Callable[[Tensor, slice], Tensor],
+    output: OutputProjection,
     residual: bool = True,
     overwrite: bool = False,
 ) -> Tensor:
-    """x + branch(x), or branch(x), strip by strip; ``branch`` gets a strip with its margin and the rows to return.
+    """x + output(branch(x)), or without x, strip by strip; ``branch`` gets a strip with its margin and the rows to
+    return.
 
     ``overwrite``: the sum may take the place of x, if it has its dtype.
     """
-
-    def rows(block: Tensor, keep: slice, out: Tensor | None = None) -> Tensor:
-        result = branch(block, keep)
-        if residual:
-            return torch.add(block[:, :, keep], result, out=out)
-        return result if out is None else out.copy_(result)
-
     parts = strips(x, widest, reach)
     block, keep, place = next(parts)
     whole, height = place.stop in (None, x.shape[2]), place.stop
-    if residual and overwrite and (whole or reach <= height):
-        first = branch(block, keep)
-        if torch.promote_types(x.dtype, first.dtype) == x.dtype:
-            return add_to_strips(x, first, place, parts, branch)
-        first = torch.add(block[:, :, keep], first)
+    t = branch(block, keep)
+    fits = torch.promote_types(x.dtype, t.dtype) == x.dtype
+    if residual and overwrite and fits and (whole or reach <= height):
+        return add_to_strips(x, t, place, parts, branch, output)
+
+    def added(block: Tensor, keep: slice) -> Tensor | None:
+        return block[:, :, keep] if residual else None
+
+    size = (x.shape[0], output.channels, *x.shape[2:])
+    if output.writes(t, added(block, keep)):
+        out = torch.empty(size, dtype=t.dtype, device=x.device, memory_format=torch.channels_last)
+        output(t, added(block, keep), out[:, :, place])
     else:
-        first = rows(block, keep)
-    if whole:
-        return first
-    layout = torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-    size = (*first.shape[:2], *x.shape[2:])
-    out = torch.empty(size, dtype=first.dtype, device=first.device, memory_format=layout)
-    out[:, :, place] = first
+        first = output(t, added(block, keep))
+        if whole:
+            return first
+        dense = first.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if dense else torch.contiguous_format
+        out = torch.empty(size, dtype=first.dtype, device=first.device, memory_format=layout)
+        out[:, :, place] = first
     for block, keep, place in parts:
-        rows(block, keep, out[:, :, place])
+        output(branch(block, keep), added(block, keep), out[:, :, place])
     return out
 
 
 def add_to_strips(
     x: Tensor,
-    result: Tensor,
+    t: Tensor,
     place: slice,
     parts: Iterator[tuple[Tensor, slice, slice]],
     branch: Callable[[Tensor, slice], Tensor],
+    output: OutputProjection,
 ) -> Tensor:
-    """Adds the branch to x itself: ``result`` belongs to ``place``, what follows comes from ``parts``.
+    """Adds the branch to x itself: ``t`` belongs to ``place``, what follows comes from ``parts``.
 
     A strip changes only when the one behind it has been computed, which sees its last rows as they were. Results in
     memory of their own would cost more than the sums: memory that is new to a process comes in pages of zeros.
     """
-    for block, keep, next_place in parts:
+    rows = x[:, :, place]
+    for block, keep, place in parts:
         following = branch(block, keep)
-        x[:, :, place].add_(result)
-        result, place = following, next_place
-    x[:, :, place].add_(result)
+        output(t, rows, rows)
+        t, rows = following, x[:, :, place]
+    output(t, rows, rows)
     return x
 
 

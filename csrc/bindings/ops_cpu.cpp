@@ -33,6 +33,7 @@ STABLE_TORCH_LIBRARY_IMPL(aicr_ext, CPU, library) {
   library.impl("layer_norm2d", TORCH_BOX(&aicr::layer_norm2d_cpu));
   library.impl("layer_norm2d_backward", TORCH_BOX(&aicr::layer_norm2d_backward_cpu));
   library.impl("pointwise_tiles", TORCH_BOX(&aicr::pointwise_tiles_cpu));
+  library.impl("pointwise_tiles_into", TORCH_BOX(&aicr::pointwise_tiles_into_cpu));
   library.impl("rans_decode_begin", TORCH_BOX(&aicr::rans_decode_begin_cpu));
   library.impl("rans_decode_end", TORCH_BOX(&aicr::rans_decode_end_cpu));
   library.impl("rans_decode_step", TORCH_BOX(&aicr::rans_decode_step_cpu));

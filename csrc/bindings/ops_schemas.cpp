@@ -55,6 +55,8 @@ AICR_SCHEMAS(library) {
       "pointwise_tiles(Tensor x, Tensor? norm_weight, Tensor? norm_bias, Tensor weight, Tensor? bias, "
       "Tensor? second_weight, Tensor? second_bias, bool subtract_mean, float eps)"
       " -> (Tensor, Tensor)");
+  library.def(
+      "pointwise_tiles_into(Tensor x, Tensor weight, Tensor? bias, Tensor? added, Tensor(a!) out) -> ()");
   library.def("rans_decode_begin(Tensor data, Tensor ends) -> Tensor");
   library.def("rans_decode_end(Tensor state, Tensor data) -> Tensor");
   library.def(

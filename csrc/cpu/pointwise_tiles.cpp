@@ -30,38 +30,49 @@ const Value* values_of(const Tensor& t) {
   return reinterpret_cast<const Value*>(t.const_data_ptr<ElementOf<Value>>());
 }
 
-// What a convolution reads and writes, held while the kernel runs.
+Tensor empty_result(const Tensor& x, const Tensor& weight) {
+  return torch::stable::empty({x.size(0), weight.size(0), x.size(2), x.size(3)}, x.scalar_type(),
+                              std::nullopt, x.device(), std::nullopt, MemoryFormat::ChannelsLast);
+}
+
+// What a convolution multiplies by and adds, held while the kernel runs.
 template <typename Value>
 struct Packed {
   std::vector<typename PointwiseNumbers<Value>::Weight> weight;
   std::vector<float> bias;
-  Tensor out;
 
   Packed(const Tensor& x, const Tensor& given, const std::optional<Tensor>& given_bias)
-      : weight(pointwise_packed<Value>(x.size(1), given.size(0))),
-        out(torch::stable::empty({x.size(0), given.size(0), x.size(2), x.size(3)}, x.scalar_type(),
-                                 std::nullopt, x.device(), std::nullopt, MemoryFormat::ChannelsLast)) {
+      : weight(pointwise_packed<Value>(x.size(1), given.size(0))) {
     const Tensor dense = torch::stable::contiguous(torch::stable::to(given, x.scalar_type()));
     pack_pointwise(values_of<Value>(dense), x.size(1), given.size(0), weight.data());
     if (given_bias) bias = weight_values<ElementOf<Value>, float>(*given_bias);
     bias.resize((given.size(0) + kPointwiseLanes - 1) / kPointwiseLanes * kPointwiseLanes);
   }
 
-  PointwiseProduct<Value> product() {
-    return {weight.data(), bias.data(), reinterpret_cast<Value*>(out.mutable_data_ptr<ElementOf<Value>>()),
-            out.size(1)};
+  PointwiseProduct<Value> product(Tensor& out) const {
+    PointwiseProduct<Value> product{};
+    product.weight = weight.data();
+    product.bias = bias.data();
+    product.out = reinterpret_cast<Value*>(out.mutable_data_ptr<ElementOf<Value>>());
+    product.outputs = out.size(1);
+    product.picture_step = out.stride(0);
+    return product;
   }
 };
+
+void check_values(const char* op, const Tensor& x) {
+  check_map(op, x);
+  const bool bfloat16 = x.scalar_type() == ScalarType::BFloat16;
+  STD_TORCH_CHECK(bfloat16 || x.scalar_type() == ScalarType::Float, op,
+                  ": x must be bfloat16 or float32, got ", x.scalar_type());
+  STD_TORCH_CHECK(has_pointwise_tiles(bfloat16), op, ": this processor has no kernel");
+}
 
 void check(const Tensor& x, const std::optional<Tensor>& norm_weight, const std::optional<Tensor>& norm_bias,
            const Tensor& weight, const std::optional<Tensor>& bias,
            const std::optional<Tensor>& second_weight, const std::optional<Tensor>& second_bias, double eps) {
   constexpr const char* kOp = "pointwise_tiles";
-  check_map(kOp, x);
-  const bool bfloat16 = x.scalar_type() == ScalarType::BFloat16;
-  STD_TORCH_CHECK(bfloat16 || x.scalar_type() == ScalarType::Float, kOp,
-                  ": x must be bfloat16 or float32, got ", x.scalar_type());
-  STD_TORCH_CHECK(has_pointwise_tiles(bfloat16), kOp, ": this processor has no kernel");
+  check_values(kOp, x);
   check_projections(kOp, x, weight, bias, second_weight, second_bias);
   if (norm_weight) {
     check_norm(kOp, x, *norm_weight, norm_bias, eps);
@@ -70,6 +81,38 @@ void check(const Tensor& x, const std::optional<Tensor>& norm_weight, const std:
   } else {
     STD_TORCH_CHECK(!norm_bias, kOp, ": norm_bias is given without norm_weight");
   }
+}
+
+// Rows of a channels-last map, whose pixels lie side by side.
+void check_rows(const char* op, const char* name, const Tensor& rows, const Tensor& x, int64_t outputs) {
+  check_dtype_and_device(op, name, rows, "x", x);
+  const bool fits = rows.dim() == 4 && rows.size(0) == x.size(0) && rows.size(1) == outputs &&
+                    rows.size(2) == x.size(2) && rows.size(3) == x.size(3);
+  STD_TORCH_CHECK(fits, op, ": ", name, " must have the shape (", x.size(0), ", ", outputs, ", ", x.size(2),
+                  ", ", x.size(3), "), got ", rows.dim(), " dimension(s)",
+                  rows.dim() == 4 ? " of other sizes" : "");
+  const bool side_by_side = (outputs <= 1 || rows.stride(1) == 1) &&
+                            (rows.size(3) <= 1 || rows.stride(3) == outputs) &&
+                            (rows.size(2) <= 1 || rows.stride(2) == rows.size(3) * outputs);
+  STD_TORCH_CHECK(side_by_side, op, ": ", name, " must be a channels-last map, or rows of one");
+}
+
+template <typename Value>
+PointwiseTask<Value> task_of(const Tensor& map) {
+  PointwiseTask<Value> task{};
+  task.x = values_of<Value>(map);
+  task.pictures = map.size(0);
+  task.pixels = map.size(2) * map.size(3);
+  task.channels = map.size(1);
+  task.picture_step = map.stride(0);
+  task.pixel_step = pixel_step(map);
+  return task;
+}
+
+template <typename Value>
+void run(const PointwiseTask<Value>& task) {
+  torch::stable::parallel_for(0, task.pieces(), 1,
+                              [&](int64_t begin, int64_t end) { pointwise_tiles_avx512(task, begin, end); });
 }
 
 template <typename Value>
@@ -89,27 +132,37 @@ std::tuple<Tensor, Tensor> run_tiles(const Tensor& x, const std::optional<Tensor
     if (norm_bias) offsets = weight_values<ElementOf<Value>, float>(*norm_bias);
     offsets.resize(of_norm.size());
   }
-  Packed<Value> first(x, weight, bias);
+  const Packed<Value> first(x, weight, bias);
+  Tensor out = empty_result(x, weight);
   std::optional<Packed<Value>> second;
+  Tensor second_out = second_weight ? empty_result(x, *second_weight) : torch::stable::new_empty(x, {0});
   if (second_weight) second.emplace(x, *second_weight, second_bias);
 
-  PointwiseTask<Value> task{};
-  task.x = values_of<Value>(map);
-  task.pictures = x.size(0);
-  task.pixels = x.size(2) * x.size(3);
-  task.channels = x.size(1);
-  task.picture_step = map.stride(0);
-  task.pixel_step = pixel_step(map);
+  PointwiseTask<Value> task = task_of<Value>(map);
   task.norm_weight = norm_weight ? of_norm.data() : nullptr;
   task.norm_bias = offsets.data();
   task.subtract_mean = subtract_mean;
   task.eps = static_cast<float>(eps);
-  task.products[0] = first.product();
-  if (second) task.products[1] = second->product();
+  task.products[0] = first.product(out);
+  if (second) task.products[1] = second->product(second_out);
   task.count = second ? 2 : 1;
-  torch::stable::parallel_for(0, task.pieces(), 1,
-                              [&](int64_t begin, int64_t end) { pointwise_tiles_avx512(task, begin, end); });
-  return {first.out, second ? second->out : torch::stable::new_empty(x, {0})};
+  run(task);
+  return {out, second_out};
+}
+
+template <typename Value>
+void run_tiles_into(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+                    const std::optional<Tensor>& added, Tensor& out) {
+  const Tensor map = readable(x, true);
+  const Packed<Value> packed(x, weight, bias);
+  PointwiseTask<Value> task = task_of<Value>(map);
+  task.products[0] = packed.product(out);
+  if (added) {
+    task.products[0].added = values_of<Value>(*added);
+    task.products[0].added_picture_step = added->stride(0);
+  }
+  task.count = 1;
+  run(task);
 }
 
 }  // namespace
@@ -121,8 +174,19 @@ std::tuple<Tensor, Tensor> pointwise_tiles_cpu(Tensor x, std::optional<Tensor> n
                                                std::optional<Tensor> second_bias, bool subtract_mean,
                                                double eps) {
   check(x, norm_weight, norm_bias, weight, bias, second_weight, second_bias, eps);
-  const auto run = x.scalar_type() == ScalarType::Float ? run_tiles<float> : run_tiles<uint16_t>;
-  return run(x, norm_weight, norm_bias, weight, bias, second_weight, second_bias, subtract_mean, eps);
+  const auto tiles = x.scalar_type() == ScalarType::Float ? run_tiles<float> : run_tiles<uint16_t>;
+  return tiles(x, norm_weight, norm_bias, weight, bias, second_weight, second_bias, subtract_mean, eps);
+}
+
+void pointwise_tiles_into_cpu(Tensor x, Tensor weight, std::optional<Tensor> bias,
+                              std::optional<Tensor> added, Tensor out) {
+  constexpr const char* kOp = "pointwise_tiles_into";
+  check_values(kOp, x);
+  check_projection(kOp, "weight", weight, "bias", bias, x);
+  check_rows(kOp, "out", out, x, weight.size(0));
+  if (added) check_rows(kOp, "added", *added, x, weight.size(0));
+  const auto tiles = x.scalar_type() == ScalarType::Float ? run_tiles_into<float> : run_tiles_into<uint16_t>;
+  tiles(x, weight, bias, added, out);
 }
 
 }  // namespace aicr

@@ -50,6 +50,12 @@ int64_t vectors_of(int64_t outputs) {
   return (outputs + kPointwiseLanes - 1) / kPointwiseLanes;
 }
 
+// Where a line begins, less than one behind the begin of the memory.
+template <typename Value>
+Value* aligned(std::vector<Value>& memory) {
+  return memory.data() + (kLine - reinterpret_cast<uintptr_t>(memory.data()) % kLine) % kLine / sizeof(Value);
+}
+
 // Channels, or pairs of them.
 template <typename Value>
 int64_t steps_of(int64_t channels) {
@@ -126,6 +132,19 @@ AICR_TARGET_INLINE void store(float* out, int64_t count, __m512 low, __m512 high
   store(out + kPointwiseLanes, count - kPointwiseLanes, high);
 }
 
+// The first `count` of the values of a vector.
+AICR_TARGET_INLINE __m512 load(const float* at, int64_t count) {
+  if (count >= kPointwiseLanes) return _mm512_loadu_ps(at);
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), at);
+}
+
+AICR_TARGET_INLINE __m512 load(const uint16_t* at, int64_t count) {
+  const __m256i halves = count >= kPointwiseLanes
+                             ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at))
+                             : _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << count) - 1), at);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
 // Asks for the lines that `count` outputs of some pixels lie in, in order to write them. Not within tile():
 // gcc would take its sums for something that may be read here, and keep them in memory.
 template <typename Value>
@@ -140,10 +159,10 @@ AICR_TARGET_INLINE void expect(const Value* out, int64_t pixels, int64_t outputs
 
 // kRows pixels times kVectors * 16 outputs, of which the map has `count` at least one. For the sums to stay
 // in registers gcc has to be told to unroll.
-template <int kRows, int kVectors, typename Value>
-AICR_TARGET void tile(const Value* x, int64_t step, int64_t channels,
-                      const typename PointwiseNumbers<Value>::Weight* weight, const float* bias, Value* out,
-                      int64_t outputs, int64_t count) {
+template <int kRows, int kVectors, typename Value, typename Out>
+AICR_TARGET __attribute__((noinline)) void tile(const Value* x, int64_t step, int64_t channels,
+                                                const typename PointwiseNumbers<Value>::Weight* weight,
+                                                const float* bias, Out* out, int64_t outputs, int64_t count) {
   constexpr int64_t kTogether = PointwiseNumbers<Value>::kTogether;
   __m512 sum[kRows][kVectors];
 #pragma GCC unroll 16
@@ -176,7 +195,7 @@ AICR_TARGET void tile(const Value* x, int64_t step, int64_t channels,
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-    Value* row = out + r * outputs;
+    Out* row = out + r * outputs;
 #pragma GCC unroll 16
     for (int v = 0; v + 1 < kVectors; v += 2) {
       store(row + v * kPointwiseLanes, count - v * kPointwiseLanes, sum[r][v], sum[r][v + 1]);
@@ -188,36 +207,86 @@ AICR_TARGET void tile(const Value* x, int64_t step, int64_t channels,
   }
 }
 
-// A column of tiles: all pixels of a block.
-template <int kRows, int kVectors, typename Value>
-AICR_TARGET void column(const Value* x, int64_t step, int64_t pixels, int64_t channels,
-                        const typename PointwiseNumbers<Value>::Weight* weight, const float* bias, Value* out,
-                        int64_t outputs, int64_t count) {
-  const int64_t width = std::min<int64_t>(count, kVectors * kPointwiseLanes);
-  int64_t p = 0;
-  for (; p + kRows <= pixels; p += kRows) {
-    expect(out + p * outputs, kRows, outputs, width);
-    tile<kRows, kVectors>(x + p * step, step, channels, weight, bias, out + p * outputs, outputs, count);
+// What is going to be read next, asked for a share at a time.
+struct Ahead {
+  struct Range {
+    const char* at = nullptr;
+    const char* end = nullptr;
+    int64_t share = 0;  // bytes, whole lines
+  };
+  Range ranges[2];
+
+  void ask() {
+    for (Range& range : ranges) {
+      const char* to = std::min(range.at + range.share, range.end);
+      for (; range.at < to; range.at += kLine) __builtin_prefetch(range.at);
+    }
   }
-  for (; p < pixels; ++p) {
-    tile<1, kVectors>(x + p * step, step, channels, weight, bias, out + p * outputs, outputs, count);
+};
+
+// out = sums + added of some pixels. Sums have whole vectors, of which the map has `count` values at least
+// one.
+template <int kVectors, typename Value>
+AICR_TARGET_INLINE void add_rows(const float* sums, int64_t pixels, const Value* added, Value* out,
+                                 int64_t outputs, int64_t count) {
+  for (int64_t p = 0; p < pixels; ++p, sums += kVectors * kPointwiseLanes, added += outputs, out += outputs) {
+#pragma GCC unroll 4
+    for (int64_t at = 0; at < kVectors * kPointwiseLanes; at += kPointwiseLanes) {
+      store(out + at, count - at, _mm512_add_ps(_mm512_load_ps(sums + at), load(added + at, count - at)));
+    }
   }
 }
 
-template <typename Value>
+// A column of tiles: all pixels of a block.
+template <int kRows, int kVectors, bool kAdds, typename Value>
+AICR_TARGET void column(const Value* x, int64_t step, int64_t pixels, int64_t channels,
+                        const typename PointwiseNumbers<Value>::Weight* weight, const float* bias,
+                        const Value* added, Value* out, int64_t outputs, int64_t count, Ahead& ahead) {
+  constexpr int64_t kWidth = kVectors * kPointwiseLanes;
+  alignas(kLine) float sums[kAdds ? kRows * kWidth : 1];
+  const int64_t width = std::min<int64_t>(count, kWidth);
+  for (int64_t p = 0, rows = kRows; p < pixels; p += rows) {
+    const int64_t at = p * outputs;
+    const Value* of = x + p * step;
+    ahead.ask();
+    if (p + kRows <= pixels) {
+      expect(out + at, kRows, outputs, width);
+      if constexpr (kAdds) {
+        tile<kRows, kVectors>(of, step, channels, weight, bias, sums, kWidth, kWidth);
+      } else {
+        tile<kRows, kVectors>(of, step, channels, weight, bias, out + at, outputs, count);
+      }
+    } else {
+      rows = 1;
+      if constexpr (kAdds) {
+        tile<1, kVectors>(of, step, channels, weight, bias, sums, kWidth, kWidth);
+      } else {
+        tile<1, kVectors>(of, step, channels, weight, bias, out + at, outputs, count);
+      }
+    }
+    if constexpr (kAdds) add_rows<kVectors>(sums, rows, added + at, out + at, outputs, count);
+  }
+}
+
+// A block of pixels, from `begin` of a picture on, whose channels are at x.
+template <bool kAdds, typename Value>
 AICR_TARGET void multiply(const Value* x, int64_t step, int64_t pixels, int64_t channels,
-                          const PointwiseProduct<Value>& product, Value* out) {
+                          const PointwiseProduct<Value>& product, int64_t picture, int64_t begin,
+                          Ahead& ahead) {
   const int64_t N = product.outputs, vectors = vectors_of(N);
+  Value* out = product.at(picture, begin);
+  const Value* added = kAdds ? product.added + picture * product.added_picture_step + begin * N : out;
   const auto* weight = product.weight;
   for (int64_t v = 0, n = 0; v < vectors; v += n) {
     n = column_vectors(vectors - v);
     const int64_t at = v * kPointwiseLanes, left = N - at;
     const float* bias = product.bias + at;
+    const Value* plus = added + at;
     Value* to = out + at;
-    if (n == 4) column<6, 4>(x, step, pixels, channels, weight, bias, to, N, left);
-    if (n == 3) column<8, 3>(x, step, pixels, channels, weight, bias, to, N, left);
-    if (n == 2) column<12, 2>(x, step, pixels, channels, weight, bias, to, N, left);
-    if (n == 1) column<12, 1>(x, step, pixels, channels, weight, bias, to, N, left);
+    if (n == 4) column<6, 4, kAdds>(x, step, pixels, channels, weight, bias, plus, to, N, left, ahead);
+    if (n == 3) column<8, 3, kAdds>(x, step, pixels, channels, weight, bias, plus, to, N, left, ahead);
+    if (n == 2) column<12, 2, kAdds>(x, step, pixels, channels, weight, bias, plus, to, N, left, ahead);
+    if (n == 1) column<12, 1, kAdds>(x, step, pixels, channels, weight, bias, plus, to, N, left, ahead);
     weight += steps_of<Value>(channels) * n * kPointwiseLanes;
   }
 }
@@ -243,6 +312,31 @@ AICR_TARGET_INLINE void normalise(const PointwiseTask<Value>& task, const Value*
   }
 }
 
+// The next block of a picture, whose channels, and what is added to whose products, are read next.
+template <typename Value>
+Ahead next_block(const PointwiseTask<Value>& task, int64_t picture, int64_t begin) {
+  const int64_t block = task.block(), from = begin + block, pixels = std::min(block, task.pixels - from);
+  if (pixels <= 0) return {};
+  int64_t tiles = 0;
+  for (int i = 0; i < task.count; ++i)
+    tiles += (vectors_of(task.products[i].outputs) + kMostVectors - 1) / kMostVectors;
+  tiles *= std::max<int64_t>(1, block / 8);
+  const auto range = [tiles](const Value* at, int64_t values) {
+    const auto* first = reinterpret_cast<const char*>(at);
+    const int64_t bytes = values * static_cast<int64_t>(sizeof(Value));
+    return Ahead::Range{first, first + bytes, (bytes / tiles + kLine) / kLine * kLine};
+  };
+  Ahead ahead;
+  ahead.ranges[0] =
+      range(task.x + picture * task.picture_step + from * task.pixel_step, pixels * task.pixel_step);
+  const PointwiseProduct<Value>& product = task.products[0];
+  if (product.added != nullptr && product.added != product.out) {
+    ahead.ranges[1] = range(product.added + picture * product.added_picture_step + from * product.outputs,
+                            pixels * product.outputs);
+  }
+  return ahead;
+}
+
 template <typename Value>
 AICR_TARGET void normed_pieces(const PointwiseTask<Value>& task, int64_t first, int64_t last) {
   const int64_t C = task.channels, block = task.block(), blocks = task.blocks();
@@ -251,13 +345,13 @@ AICR_TARGET void normed_pieces(const PointwiseTask<Value>& task, int64_t first, 
   std::vector<float> scales(2 * vectors.pairs() * vectors.kValues);
   vectors.arrange(task.norm_weight, type, scales.data());
   vectors.arrange(task.norm_bias, type, scales.data() + scales.size() / 2);
-  std::vector<Value> memory(block * C + kLine);
-  Value* normed =
-      memory.data() + (kLine - reinterpret_cast<uintptr_t>(memory.data()) % kLine) / sizeof(Value);
+  std::vector<Value> memory(block * C + kLine / static_cast<int64_t>(sizeof(Value)));
+  Value* normed = aligned(memory);
   for (int64_t index = first; index < last; ++index) {
     const int64_t picture = index / blocks, begin = index % blocks * block;
-    const int64_t pixels = std::min(block, task.pixels - begin), at = picture * task.pixels + begin;
+    const int64_t pixels = std::min(block, task.pixels - begin);
     const Value* x = task.x + picture * task.picture_step + begin * task.pixel_step;
+    Ahead ahead = next_block(task, picture, begin);
     if (C == ChannelVectors<kLine>::kValues) {
       normalise<true>(task, x, scales.data(), pixels, vectors, normed);
     } else {
@@ -265,7 +359,7 @@ AICR_TARGET void normed_pieces(const PointwiseTask<Value>& task, int64_t first, 
     }
     for (int i = 0; i < task.count; ++i) {
       const PointwiseProduct<Value>& product = task.products[i];
-      multiply(normed, C, pixels, C, product, product.out + at * product.outputs);
+      multiply<false>(normed, C, pixels, C, product, picture, begin, ahead);
     }
   }
 }
@@ -281,11 +375,13 @@ void pointwise_tiles_avx512(const PointwiseTask<Value>& task, int64_t first, int
   const int64_t block = task.block(), blocks = task.blocks();
   for (int64_t index = first; index < last; ++index) {
     const int64_t picture = index / blocks, begin = index % blocks * block;
-    const int64_t pixels = std::min(block, task.pixels - begin), at = picture * task.pixels + begin;
+    const int64_t pixels = std::min(block, task.pixels - begin);
     const Value* x = task.x + picture * task.picture_step + begin * task.pixel_step;
+    Ahead ahead = next_block(task, picture, begin);
     for (int i = 0; i < task.count; ++i) {
       const PointwiseProduct<Value>& product = task.products[i];
-      multiply(x, task.pixel_step, pixels, task.channels, product, product.out + at * product.outputs);
+      const auto run = product.added == nullptr ? multiply<false, Value> : multiply<true, Value>;
+      run(x, task.pixel_step, pixels, task.channels, product, picture, begin, ahead);
     }
   }
 }

@@ -31,11 +31,17 @@ template <typename Value>
 struct PointwiseProduct {
   const typename PointwiseNumbers<Value>::Weight* weight;
   const float* bias;
-  Value* out;  // dense: pictures x pixels x outputs
+  Value* out;  // the pixels of a picture lie side by side
   int64_t outputs;
+  int64_t picture_step;        // values from one picture to the next in out
+  const Value* added;          // to the products, before they are rounded; null: nothing. May be out.
+  int64_t added_picture_step;  // its pixels lie side by side, too
+
+  Value* at(int64_t picture, int64_t pixel) const { return out + picture * picture_step + pixel * outputs; }
 };
 
-// One convolution or two of the same map, whose norm needs dense pixels.
+// One convolution or two of the same map, whose norm needs dense pixels. Only one by itself has something
+// added.
 template <typename Value>
 struct PointwiseTask {
   const Value* x;
@@ -67,7 +73,8 @@ void pack_pointwise(const Value* weight, int64_t channels, int64_t outputs,
                     typename PointwiseNumbers<Value>::Weight* packed);
 
 // Pieces first <= i < last. Every result is the bias plus the products of channels, or of pairs of them, in
-// their order, in float32, rounded once: the bits depend neither on the pieces nor on the place of a pixel.
+// their order, plus what is added, in float32, rounded once: the bits depend neither on the pieces nor on the
+// place of a pixel.
 template <typename Value>
 void pointwise_tiles_avx512(const PointwiseTask<Value>& task, int64_t first, int64_t last);
 
