@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from aicr_ext.codec import container
 from aicr_ext.codec.checkpoint import hyper_tables, load_model
 from aicr_ext.codec.graphs import GraphCache, capture_cuda
+from aicr_ext.codec.heap import keep_freed_blocks
 from aicr_ext.codec.latents import decode_latents, encode_latents, of_each
 from aicr_ext.codec.priors import IntegerPriors
 from aicr_ext.codec.tables import gaussian_tables
@@ -74,6 +75,8 @@ class Codec:
             self.model.to(check_device(device))
         self.model.to(memory_format=torch.channels_last)
         self.device = next(self.model.parameters()).device
+        if self.device.type == "cpu":
+            keep_freed_blocks()
         self.precision = resolve_precision(precision, self.device)
         if cuda_graphs and self.device.type != "cuda":
             raise ValueError(f"cuda_graphs needs a codec on a CUDA device, got device {str(self.device)!r}")

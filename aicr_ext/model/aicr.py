@@ -55,7 +55,8 @@ def asinh(y: Tensor) -> Tensor:
     if torch.is_grad_enabled() or y.device.type != "cpu":
         return torch.asinh(y)
     size = y.abs()
-    return torch.log1p(size + size * (size / (1 + torch.sqrt(size * size + 1)))).copysign(y)
+    root = (size * size).add_(1).sqrt_()
+    return root.add_(1).reciprocal_().mul_(size).mul_(size).add_(size).log1p_().copysign_(y)  # log(size + root)
 
 
 class AICR(nn.Module):

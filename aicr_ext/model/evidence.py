@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aicr_ext.model.rows import over_rows
+
 __all__ = ["LOCAL", "WHOLE", "noise_evidence"]
 
 #: Resolutions at which it is looked for.
@@ -34,6 +36,13 @@ def noise_evidence(x: Tensor) -> tuple[Tensor, Tensor]:
         Half the logarithm of the mean power of every 16 x 16 pixels, (B, 9, H/16, W/16): finest first, red, green,
         blue; and the values that 2, 10, 30 and 60 % of the places do not exceed, (B, 36, 1, 1).
     """
+    local = over_rows(_local_evidence, x)
+    ordered = local.flatten(2).sort(2).values
+    whole = [ordered[:, :, int(share * (ordered.shape[2] - 1))] for share in _SHARES]
+    return local, torch.cat(whole, 1)[:, :, None, None]
+
+
+def _local_evidence(x: Tensor) -> Tensor:
     powers, mean = [], x.float()
     for scale in range(_SCALES):
         top, bottom = mean[:, :, ::2], mean[:, :, 1::2]
@@ -43,7 +52,4 @@ def noise_evidence(x: Tensor) -> tuple[Tensor, Tensor]:
         powers.append(rows.unflatten(3, (-1, 8 >> scale)).mean(4))
         both = top + bottom
         mean = 0.25 * (both[..., ::2] + both[..., 1::2])
-    local = 0.5 * torch.log(_UNIT * torch.cat(powers, 1) + _FLOOR)
-    ordered = local.flatten(2).sort(2).values
-    whole = [ordered[:, :, int(share * (ordered.shape[2] - 1))] for share in _SHARES]
-    return local, torch.cat(whole, 1)[:, :, None, None]
+    return 0.5 * torch.log(_UNIT * torch.cat(powers, 1) + _FLOOR)

@@ -14,6 +14,7 @@ from aicr_ext.model.detail import DetailAnalysis, DetailSynthesis
 from aicr_ext.model.evidence import noise_evidence
 from aicr_ext.model.feedback import Feedback
 from aicr_ext.model.layers import HybridBlock
+from aicr_ext.model.rows import over_rows
 from aicr_ext.model.scale import RateScale, linear_float32, step_size
 from aicr_ext.model.shortcut import ShortcutGate
 from aicr_ext.nn import GELU, PointwiseConv2d, SteadyConv2d
@@ -61,14 +62,19 @@ class ToneField(nn.Module):
         gain, affine = self.field(x)
         identity = torch.eye(3, 4, dtype=affine.dtype, device=affine.device).reshape(12, 1, 1)
         factors = (gain * (affine + identity)).contiguous()
-        # each holds for 4 x 4 pixels; along a row they are repeated, so that inner loops are long
-        factors = factors[..., None].expand(-1, -1, -1, -1, 4).flatten(3)[:, :, :, None]
-        red, green, blue = x.unflatten(2, (-1, 4)).unbind(1)
-        out = []
-        for row in factors.unflatten(1, (3, 4)).unbind(1):
-            r, g, b, one = row.unbind(1)
-            out.append(torch.addcmul(torch.addcmul(torch.addcmul(one, r, red), g, green), b, blue))
-        return torch.stack(out, 1).flatten(2, 3)
+        return over_rows(_toned, x, factors)
+
+
+def _toned(x: Tensor, factors: Tensor) -> Tensor:
+    """Pixels (B, 3, H, W), and factors (B, 12, H/4, W/4) that each hold for 4 x 4 of them, row by row (r, g, b, 1)."""
+    # along a row they are repeated, so that inner loops are long
+    factors = factors[..., None].expand(-1, -1, -1, -1, 4).flatten(3)[:, :, :, None]
+    red, green, blue = x.unflatten(2, (-1, 4)).unbind(1)
+    out = []
+    for row in factors.unflatten(1, (3, 4)).unbind(1):
+        r, g, b, one = row.unbind(1)
+        out.append(torch.addcmul(torch.addcmul(torch.addcmul(one, r, red), g, green), b, blue))
+    return torch.stack(out, 1).flatten(2, 3)
 
 
 def _stage(config: ModelConfig, index: int) -> nn.Sequential:
@@ -182,7 +188,7 @@ class Analysis(nn.Module):
         if self.tone is not None:
             x = self.tone(x)
         evidence = noise_evidence(x) if self.sees_noise else None
-        h = self.stem(x if self.linear is None else x - 0.5)
+        h = self.stem(x) if self.linear is None else self._centred_stem(x, overwrite)
         for i, stage in enumerate(self.stages):
             if taps is not None and i == len(self.stages) // 2:
                 taps.append(h)
@@ -212,6 +218,12 @@ class Analysis(nn.Module):
             del h, patches, linear  # memory, for the synthesis needs some
             return self._corrected(x, torch.cat(latents, 1), noises, evidence, quality, synthesis)
         return y if len(latents + noises) == 1 else torch.cat(latents + noises, 1)
+
+    def _centred_stem(self, x: Tensor, overwrite: bool) -> Tensor:
+        """The stem of x - 0.5; ``overwrite``: nobody sees the maps in it."""
+        if not overwrite or torch.is_grad_enabled() or is_traced(x) or not isinstance(self.stem[0], FromPicture):
+            return self.stem(x - 0.5)
+        return self.stem[1:](self.stem[0](x).sub_(0.5))  # without another map of the picture's size
 
     def _corrected(
         self,
