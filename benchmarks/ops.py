@@ -14,6 +14,9 @@ run, in turns.
   operator with several results it is that of the first.
 * The backward columns are about the gradients of all arguments, after one forward pass.
 
+On a CPU glibc keeps freed memory (:func:`aicr_ext.codec.heap.keep_freed_blocks`), for whoever comes next: otherwise the
+pages of every large result are new, and how often depends on what a process did before.
+
 Operators without a CPU kernel are measured on a GPU only. There, times are between events, each call on a cache of
 other data. With ``--threads 1`` on a CPU they are processor time, to which other programs on the machine add nothing.
 The file of ``--csv`` is written anew after each case, so that a run that is stopped leaves what it has measured.
@@ -31,6 +34,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from aicr_ext.codec.heap import keep_freed_blocks
 from aicr_ext.profiling import Roofs, measure_roofs
 
 from .op_cases import CASES, CUDA_CASES, LAYOUTS, QUICK_CASES, Case, in_layout
@@ -181,6 +185,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"no operator {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if options.threads:
         torch.set_num_threads(options.threads)
+    keep_freed_blocks()
     cuda = options.device == "cuda"
     place = torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU thread(s)"
     print(f"torch {torch.__version__}, {place}")

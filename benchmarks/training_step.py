@@ -25,8 +25,8 @@ from aicr_ext.train.optimisers import build_optimiser
 
 from .timing import circumstances, measure_together, print_table, write_csv
 
-#: (batch, patch side): the stages of a training by default.
-STAGES = [(8, 128), (6, 192), (4, 256)]
+#: Pictures of a batch and their side: the stages of a training by default.
+STAGES = ["8x128", "6x192", "4x256"]
 
 
 class Step:
@@ -114,17 +114,23 @@ def run(model: str, batch: int, side: int, bfloat16: bool, compiled: bool, secon
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.training_step", description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", default="aicr-t")
+    parser.add_argument("--stages", nargs="+", default=STAGES, metavar="PICTURESxSIDE", help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--float32", action="store_true", help="without autocast")
     parser.add_argument("--compiled", action="store_true", help="also torch.compile of the network in plain torch")
     parser.add_argument("--seconds", type=float, default=10, help="to spend on each way, per row")
     parser.add_argument("--csv", help="also write the table to this file")
     options = parser.parse_args(argv)
+    stages = [stage.split("x") for stage in options.stages]
+    if not all(len(stage) == 2 and all(number.isdecimal() for number in stage) for stage in stages):
+        parser.error(f"--stages must be like 8x128, got {' '.join(options.stages)}")
     torch.set_num_threads(options.threads)
-    rows = [run(options.model, *stage, not options.float32, options.compiled, options.seconds) for stage in STAGES]
+    rows: list[dict[str, object]] = []
+    for batch, side in stages:
+        rows.append(run(options.model, int(batch), int(side), not options.float32, options.compiled, options.seconds))
+        if options.csv:
+            write_csv(options.csv, [row | {"threads": options.threads} | circumstances() for row in rows])
     print_table(rows)
-    if options.csv:
-        write_csv(options.csv, [row | {"threads": options.threads} | circumstances() for row in rows])
 
 
 if __name__ == "__main__":

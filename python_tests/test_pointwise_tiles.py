@@ -167,6 +167,7 @@ def test_empty(size, dtype):
     assert torch.equal(out, bias[:, None, None].expand(size[0], 8, *size[2:]))
     x = channels_last(2, 3, 4, 5, dtype=dtype)
     assert product(x, drawn(0, 3, 1, 1, dtype=dtype)).shape == (2, 0, 4, 5)
+    assert product(channels_last(1, 3, 40, 50, dtype=dtype), drawn(0, 3, 1, 1, dtype=dtype)).shape == (1, 0, 40, 50)
 
 
 @each_dtype

@@ -6,7 +6,8 @@
 // or of a pair, are loaded once for all its pixels, and the value of each pixel once for all its vectors. A
 // block of pixels is normalised into the first cache, as layer_norm2d does it, and goes through all columns
 // of tiles there. Lines of the result are asked for before the products whose sums they receive, because
-// stores that wait for them would fill the queue.
+// stores that wait for them would fill the queue; and, tile by tile, what the next block is going to read.
+// What is added to products waits until those of a tile are done, and meets them in the first cache.
 //
 // Only functions with AICR_TARGET are compiled for that instruction set, because the linker may keep this
 // file's copy of any function that other files use too.
@@ -158,7 +159,7 @@ AICR_TARGET_INLINE void expect(const Value* out, int64_t pixels, int64_t outputs
 }
 
 // kRows pixels times kVectors * 16 outputs, of which the map has `count` at least one. For the sums to stay
-// in registers gcc has to be told to unroll.
+// in registers gcc has to be told to unroll, and to leave this function by itself.
 template <int kRows, int kVectors, typename Value, typename Out>
 AICR_TARGET __attribute__((noinline)) void tile(const Value* x, int64_t step, int64_t channels,
                                                 const typename PointwiseNumbers<Value>::Weight* weight,
@@ -237,34 +238,39 @@ AICR_TARGET_INLINE void add_rows(const float* sums, int64_t pixels, const Value*
   }
 }
 
+// kRows pixels of a column of tiles.
+template <int kRows, int kVectors, bool kAdds, typename Value>
+AICR_TARGET_INLINE void rows(const Value* x, int64_t step, int64_t channels,
+                             const typename PointwiseNumbers<Value>::Weight* weight, const float* bias,
+                             const Value* added, Value* out, int64_t outputs, int64_t count) {
+  if constexpr (kAdds) {
+    constexpr int64_t kWidth = kVectors * kPointwiseLanes;
+    alignas(kLine) float sums[kRows * kWidth];
+    tile<kRows, kVectors>(x, step, channels, weight, bias, sums, kWidth, kWidth);
+    add_rows<kVectors>(sums, kRows, added, out, outputs, count);
+  } else {
+    tile<kRows, kVectors>(x, step, channels, weight, bias, out, outputs, count);
+  }
+}
+
 // A column of tiles: all pixels of a block.
 template <int kRows, int kVectors, bool kAdds, typename Value>
 AICR_TARGET void column(const Value* x, int64_t step, int64_t pixels, int64_t channels,
                         const typename PointwiseNumbers<Value>::Weight* weight, const float* bias,
                         const Value* added, Value* out, int64_t outputs, int64_t count, Ahead& ahead) {
-  constexpr int64_t kWidth = kVectors * kPointwiseLanes;
-  alignas(kLine) float sums[kAdds ? kRows * kWidth : 1];
-  const int64_t width = std::min<int64_t>(count, kWidth);
-  for (int64_t p = 0, rows = kRows; p < pixels; p += rows) {
+  const int64_t width = std::min<int64_t>(count, kVectors * kPointwiseLanes);
+  int64_t p = 0;
+  for (; p + kRows <= pixels; p += kRows) {
     const int64_t at = p * outputs;
-    const Value* of = x + p * step;
     ahead.ask();
-    if (p + kRows <= pixels) {
-      expect(out + at, kRows, outputs, width);
-      if constexpr (kAdds) {
-        tile<kRows, kVectors>(of, step, channels, weight, bias, sums, kWidth, kWidth);
-      } else {
-        tile<kRows, kVectors>(of, step, channels, weight, bias, out + at, outputs, count);
-      }
-    } else {
-      rows = 1;
-      if constexpr (kAdds) {
-        tile<1, kVectors>(of, step, channels, weight, bias, sums, kWidth, kWidth);
-      } else {
-        tile<1, kVectors>(of, step, channels, weight, bias, out + at, outputs, count);
-      }
-    }
-    if constexpr (kAdds) add_rows<kVectors>(sums, rows, added + at, out + at, outputs, count);
+    expect(out + at, kRows, outputs, width);
+    rows<kRows, kVectors, kAdds>(x + p * step, step, channels, weight, bias, added + at, out + at, outputs,
+                                 count);
+  }
+  for (; p < pixels; ++p) {
+    const int64_t at = p * outputs;
+    rows<1, kVectors, kAdds>(x + p * step, step, channels, weight, bias, added + at, out + at, outputs,
+                             count);
   }
 }
 
@@ -317,10 +323,11 @@ template <typename Value>
 Ahead next_block(const PointwiseTask<Value>& task, int64_t picture, int64_t begin) {
   const int64_t block = task.block(), from = begin + block, pixels = std::min(block, task.pixels - from);
   if (pixels <= 0) return {};
-  int64_t tiles = 0;
-  for (int i = 0; i < task.count; ++i)
-    tiles += (vectors_of(task.products[i].outputs) + kMostVectors - 1) / kMostVectors;
-  tiles *= std::max<int64_t>(1, block / 8);
+  int64_t columns = 0;
+  for (int i = 0; i < task.count; ++i) {
+    columns += (vectors_of(task.products[i].outputs) + kMostVectors - 1) / kMostVectors;
+  }
+  const int64_t tiles = std::max<int64_t>(1, columns * (block / 8));  // about
   const auto range = [tiles](const Value* at, int64_t values) {
     const auto* first = reinterpret_cast<const char*>(at);
     const int64_t bytes = values * static_cast<int64_t>(sizeof(Value));
