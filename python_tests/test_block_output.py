@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from op_cases import LAYOUTS, assert_no_worse, cut_into_strips
@@ -9,6 +11,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from aicr_ext import _native, ops
 from aicr_ext.ops.block_output import OutputProjection, has_rows_side_by_side
+from aicr_ext.ops.block_paths import StripProjection
+from aicr_ext.ops.strips import shared_rows, strips
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 HAS_TILES = _native.HAS_OPS and torch.ops.aicr_ext.has_pointwise_tiles(False)
@@ -94,10 +98,10 @@ def test_where_the_kernel_is_in_use():
 @pytest.mark.skipif(not HAS_TILES, reason="this processor has no kernel")
 @pytest.mark.parametrize("values", [1, 1 << 20], ids=["strips", "whole"])
 @torch.no_grad()
-def test_blocks_end_with_it(values, monkeypatch):
-    """Once a strip; without a residual too, and where x is overwritten."""
+def test_where_blocks_use_it(values, monkeypatch):
+    """For both ends of a branch, once a strip; of maps in the other layout, which they copy, where nothing is added."""
     cut_into_strips(monkeypatch, values)
-    x = channels_last(1, 8, 37, 9)
+    x, count = channels_last(1, 8, 37, 9), 5 if values == 1 else 1
     weights = [torch.randn(*size) for size in ((16, 8, 1, 1), (16, 1, 3, 3), (8, 8, 1, 1))]
     for residual, overwrite in ((False, False), (True, False), (True, True)):
 
@@ -105,5 +109,39 @@ def test_blocks_end_with_it(values, monkeypatch):
             arguments = [(weight, None) for weight in weights]
             return ops.gated_convolutions(x, *arguments, residual=residual, overwrite=overwrite)
 
-        assert sums(block, x.clone()) == (5 if values == 1 else 1)
-        assert sums(block, x.contiguous().clone()) == (0 if residual else 5 if values == 1 else 1)
+        assert sums(block, x.clone()) == 2 * count
+        assert sums(block, x.contiguous().clone()) == (0 if residual else count)
+
+
+@pytest.mark.skipif(not HAS_TILES, reason="this processor has no kernel")
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("reach", [1, 2, 5])
+@pytest.mark.parametrize("height", [8, 9, 13, 16, 17, 31, 40])
+@torch.no_grad()
+def test_rows_that_strips_share_are_projected_once(height, reach, norm, monkeypatch):
+    """And have the values of the whole."""
+    cut_into_strips(monkeypatch)
+    x, weight = channels_last(1, 32, height, 6), torch.rand(32) if norm else None
+    first, second = (torch.randn(7, 32, 1, 1), torch.randn(7)), (torch.randn(3, 32, 1, 1), None)
+    arguments, seen = (weight, None, False, 1e-5, torch.float32, first, second), []
+    whole = [t.clone() for t in StripProjection(*arguments)(x, slice(0, height))]
+    projected = StripProjection(*arguments)
+    into = torch.ops.aicr_ext.pointwise_tiles_into
+    fake = SimpleNamespace(pointwise_tiles_into=lambda *args: seen.append(args[0].shape[2]) or into(*args))
+    monkeypatch.setattr(torch.ops, "aicr_ext", fake, raising=False)
+    for block, keep, place in strips(x, 32, reach):
+        for t, exact in zip(projected(block, keep), whole, strict=True):
+            assert torch.equal(t[:, :, keep], exact[:, :, place])
+            first_row = place.start - keep.start
+            assert torch.equal(t, exact[:, :, first_row : first_row + block.shape[2]])
+    assert sum(seen) == height
+
+
+def test_shared_rows():
+    """Of margins cut off by both ends, and of maps that are one strip."""
+    x = channels_last(1, 3, 40, 5)
+    assert shared_rows(x, slice(None)) == 0
+    before = 0
+    for first, start, stop, last in ((0, 0, 8, 10), (6, 8, 16, 17), (14, 16, 17, 17)):
+        assert shared_rows(x[:, :, first:last], slice(start - first, stop - first)) == max(0, before - first)
+        before = last

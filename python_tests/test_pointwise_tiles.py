@@ -212,8 +212,11 @@ def test_a_norm_of_few_channels_is_refused():
 # Into rows of a map, and what is added to them
 
 
+NO_NORM, NO_SECOND = (None, None), (None, None, False, 0.0)
+
+
 def into(x, weight, bias, added, out):
-    torch.ops.aicr_ext.pointwise_tiles_into(x, weight, bias, added, out)
+    torch.ops.aicr_ext.pointwise_tiles_into(x, *NO_NORM, weight, bias, *NO_SECOND, added, out, None)
     return out
 
 
@@ -278,38 +281,73 @@ def test_empty_sums(size, dtype):
 def test_opcheck_and_flops_of_sums(dtype):
     x, (weight, bias) = channels_last(2, 32, 5, 7, dtype=dtype), projection(32, 8, dtype=dtype)
     added = channels_last(2, 8, 5, 7, dtype=dtype)
-    op = torch.ops.aicr_ext.pointwise_tiles_into.default
-    for args in ((x, weight, bias, added, torch.empty_like(added)), (x, weight, None, None, torch.empty_like(added))):
+    op, out, second_out = torch.ops.aicr_ext.pointwise_tiles_into.default, torch.empty_like(added), added.clone()
+    norm = (torch.ones(32), None)
+    for args, outputs in (
+        ((x, *NO_NORM, weight, bias, *NO_SECOND, added, out, None), 8),
+        ((x, *NO_NORM, weight, None, *NO_SECOND, None, out, None), 8),
+        ((x, *norm, weight, None, weight, bias, True, 1e-5, None, out, second_out), 16),
+    ):
         torch.library.opcheck(op, args, test_utils=("test_schema", "test_faketensor"))
         with FlopCounterMode(display=False) as count:
             op(*args)
-        assert count.get_total_flops() == 2 * 2 * 5 * 7 * 32 * 8
+        assert count.get_total_flops() == 2 * 2 * 5 * 7 * 32 * outputs
 
 
 @requires_tiles
 @pytest.mark.parametrize(
-    "index, value, message",
+    "name, value, message",
     [
-        (0, torch.zeros(1, 32, 2, 2).half(), "x must be bfloat16 or float32, got"),
-        (1, drawn(8, 31, 1, 1), r"weight must have the shape \(D, 32, 1, 1\)"),
-        (2, drawn(7), r"bias must have the shape \(8,\)"),
+        ("x", torch.zeros(1, 32, 2, 2).half(), "x must be bfloat16 or float32, got"),
+        ("weight", drawn(8, 31, 1, 1), r"weight must have the shape \(D, 32, 1, 1\)"),
+        ("bias", drawn(7), r"bias must have the shape \(8,\)"),
         (
-            3,
+            "added",
             channels_last(1, 8, 2, 3),
-            r"added must have the shape \(1, 8, 2, 2\), got 4 dimension\(s\) of other sizes",
+            r"added must have the shape \(1, 8, 2, 2\), got 4 dimension\(s\) of other",
         ),
-        (3, channels_last(1, 8, 2, 2).float(), "added must be of the dtype of x, "),
-        (3, drawn(1, 8, 2, 2), "added must be a channels-last map, or rows of one"),
-        (4, channels_last(1, 9, 2, 2), r"out must have the shape \(1, 8, 2, 2\)"),
-        (4, channels_last(1, 8, 2, 4)[..., ::2], "out must be a channels-last map, or rows of one"),
-        (4, channels_last(1, 10, 2, 2)[:, :8], "out must be a channels-last map, or rows of one"),
+        ("added", channels_last(1, 8, 2, 2).float(), "added must be of the dtype of x, "),
+        ("added", drawn(1, 8, 2, 2), "added must be a channels-last map, or rows of one"),
+        ("out", channels_last(1, 9, 2, 2), r"out must have the shape \(1, 8, 2, 2\)"),
+        ("out", channels_last(1, 8, 2, 4)[..., ::2], "out must be a channels-last map, or rows of one"),
+        ("out", channels_last(1, 10, 2, 2)[:, :8], "out must be a channels-last map, or rows of one"),
+        ("norm_weight", torch.ones(32), "added is for one convolution without a norm"),
+        ("second_out", channels_last(1, 8, 2, 2), "second_weight and second_out go together"),
     ],
 )
-def test_bad_arguments_of_sums(index, value, message):
-    args = [channels_last(1, 32, 2, 2), *projection(32, 8), channels_last(1, 8, 2, 2), channels_last(1, 8, 2, 2)]
-    args[index] = value
+def test_bad_arguments_of_sums(name, value, message):
+    weight, bias = projection(32, 8)
+    args = {
+        "x": channels_last(1, 32, 2, 2),
+        **dict.fromkeys(("norm_weight", "norm_bias", "second_weight", "second_bias", "second_out")),
+        "weight": weight,
+        "bias": bias,
+        "subtract_mean": False,
+        "eps": 0.0,
+        "added": channels_last(1, 8, 2, 2),
+        "out": channels_last(1, 8, 2, 2),
+    }
     with pytest.raises(RuntimeError, match=f"pointwise_tiles_into: {message}"):
-        torch.ops.aicr_ext.pointwise_tiles_into(*args)
+        torch.ops.aicr_ext.pointwise_tiles_into(**args | {name: value})
+
+
+@each_dtype
+@pytest.mark.parametrize("subtract_mean", [True, False])
+@pytest.mark.parametrize("channels", [32, 33, 64, 200])
+def test_two_convolutions_of_a_norm_into_rows(channels, subtract_mean, dtype):
+    """With the bits that they have in maps of their own; what lies around the rows stays."""
+    x, norm = channels_last(1, channels, 9, 13, dtype=dtype), torch.rand(channels)
+    first, second = projection(channels, 40, dtype=dtype), projection(channels, 17, seed=3, dtype=dtype)
+    norm_bias = drawn(channels, seed=5, dtype=dtype)
+    expected = tiles(x, norm, norm_bias, *first, second, subtract_mean)
+    maps = [channels_last(1, outputs, 12, 13, seed=7, dtype=dtype) for outputs in (40, 17)]
+    before, rows = [t.clone() for t in maps], slice(2, 11)
+    out = [t[:, :, rows] for t in maps]
+    given = (x, norm, norm_bias, *first, *second, subtract_mean, 1e-5, None)
+    torch.ops.aicr_ext.pointwise_tiles_into(*given, *out)
+    for t, was, found in zip(maps, before, expected, strict=True):
+        was[:, :, rows] = found
+        assert torch.equal(t, was)
 
 
 # Where it is in use

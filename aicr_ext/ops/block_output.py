@@ -50,12 +50,14 @@ class OutputProjection:
 
     def _write(self, t: Tensor, added: Tensor | None, out: Tensor) -> None:
         into = torch.ops.aicr_ext.pointwise_tiles_into
+        no_norm, no_second = (None, None), (None, None, False, 0.0)
         if self.weight.dim() == 4:
-            into(t, self.weight, self.bias, added, out)
+            into(t, *no_norm, self.weight, self.bias, *no_second, added, out, None)
             return
         for i, matrix in enumerate(self.weight):
-            one = slice(i, i + 1)
-            into(t[one], matrix[:, :, None, None], self.bias, None if added is None else added[one], out[one])
+            one, weight = slice(i, i + 1), matrix[:, :, None, None]
+            to = None if added is None else added[one]
+            into(t[one], *no_norm, weight, self.bias, *no_second, to, out[one], None)
 
     def _convolve(self, t: Tensor) -> Tensor:
         if self.weight.dim() == 4:

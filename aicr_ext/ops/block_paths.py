@@ -16,9 +16,10 @@ from .kernels import has_kernel
 from .layer_norm_conv1x1 import layer_norm_conv1x1, layer_norm_conv1x1_pair
 from .layout import preferred_layout
 from .pointwise import is_traced, pointwise_convolution
-from .pointwise_tiles import normalises
+from .pointwise_tiles import adds, normalises
+from .strips import shared_rows
 
-__all__ = ["add_projection", "adds_in_place", "has_channel_kernels", "project_norm"]
+__all__ = ["StripProjection", "add_projection", "adds_in_place", "has_channel_kernels", "project_norm"]
 
 #: Channels up to which the CUDA kernel of norm and convolution should be faster than these two (docs/performance.md).
 _FUSED_CHANNELS = {torch.bfloat16: 256, torch.float16: 256, torch.float32: 32}
@@ -56,6 +57,61 @@ def project_norm(
         return [layer_norm_conv1x1(x, norm, *projections[0], **options)]
     t = normed(x, norm, norm_bias, subtract_mean, eps).to(low)
     return [pointwise_convolution(t, *projection) for projection in projections]
+
+
+class StripProjection:
+    """:func:`project_norm` of strips that follow one another, each with its margin (:mod:`aicr_ext.ops.strips`).
+
+    Where the kernel writes into rows of a map, those that two strips share are computed once. A result then lies in the
+    memory of the one before it.
+    """
+
+    def __init__(
+        self,
+        norm: Tensor | None,
+        norm_bias: Tensor | None,
+        subtract_mean: bool,
+        eps: float,
+        low: torch.dtype,
+        *projections: Projection,
+    ) -> None:
+        self._norm, self._options = (norm, norm_bias), (subtract_mean, eps)
+        self._low, self._projections = low, projections
+        self._maps: list[Tensor] = []  # with rows for any strip
+        self._rows = 0  # of the last one
+
+    def __call__(self, block: Tensor, keep: slice) -> Sequence[Tensor]:
+        """Of a strip, of which the rows ``keep`` are its own."""
+        if not self._writes(block, keep):
+            return project_norm(block, *self._norm, *self._options, self._low, *self._projections)
+        rows, shared = block.shape[2], shared_rows(block, keep)
+        if not shared:
+            most = rows + (rows - keep.stop)  # a margin before it, too
+            size, of_block = (most, block.shape[3]), {"dtype": block.dtype, "device": block.device}
+            self._maps = [
+                torch.empty((1, len(weight), *size), memory_format=torch.channels_last, **of_block)
+                for weight, _ in self._projections
+            ]
+        for t in self._maps if shared else ():
+            t[:, :, :shared] = t[:, :, self._rows - shared : self._rows].clone()
+        self._rows = rows
+        if rows > shared:
+            first, second = (*self._projections, (None, None))[:2]
+            out = [t[:, :, shared:rows] for t in self._maps]
+            given = (block[:, :, shared:], *self._norm, *first, *second, *self._options, None)
+            torch.ops.aicr_ext.pointwise_tiles_into(*given, out[0], out[1] if len(out) == 2 else None)
+        return [t[:, :, :rows] for t in self._maps]
+
+    def _writes(self, block: Tensor, keep: slice) -> bool:
+        if keep.stop is None or len(block) != 1 or not block.numel():
+            return False
+        if has_channel_kernels(block):
+            return False
+        if self._norm[0] is not None:
+            return fuses_norm(block, self._low)
+        if torch.is_grad_enabled() or is_traced(block) or block.dtype != self._low:
+            return False
+        return adds(block) and preferred_layout(block) == torch.channels_last
 
 
 def fuses_norm(x: Tensor, low: torch.dtype) -> bool:

@@ -158,41 +158,51 @@ def composed_transposed_attention(
     def projections(part: slice) -> Projection:
         return qkv[part], None if qkv_bias is None else qkv_bias[part]
 
-    def project(block: Tensor, keep: slice, part: slice, t: Tensor | None = None) -> Tensor:
-        if t is None:
-            (t,) = block_paths.project_norm(block, *arguments_of_norm, low, projections(part))
-        if qkv_dwconv is not None:
-            bias = None if qkv_dwconv_bias is None else qkv_dwconv_bias[part]
-            t = depthwise_conv3x3(t, qkv_dwconv[part], bias)
-        return t[:, :, keep]
+    def projected(part: slice) -> Callable[[Tensor, slice], Tensor]:
+        """A function of strips that follow one another, and of the rows of each to return."""
+        of_strips = block_paths.StripProjection(*arguments_of_norm, low, projections(part))
 
-    def value_branch(block: Tensor, keep: slice) -> Tensor:
-        return project(block, keep, slice(2 * c, 3 * c), values)
+        def project(block: Tensor, keep: slice) -> Tensor:
+            if qkv_dwconv is None:
+                return block_paths.project_norm(block, *arguments_of_norm, low, projections(part))[0][:, :, keep]
+            return mixed(of_strips(block, keep)[0], part)[:, :, keep]
+
+        return project
+
+    def mixed(t: Tensor, part: slice) -> Tensor:
+        if qkv_dwconv is None:
+            return t
+        return depthwise_conv3x3(t, qkv_dwconv[part], None if qkv_dwconv_bias is None else qkv_dwconv_bias[part])
 
     def score_sums(x: Tensor, context: Tensor | None) -> list[Tensor]:
         of_context = strips(x if context is None else context, 2 * c, reach)
+        both, query, key = (projected(slice(first * c, last * c)) for first, last in ((0, 2), (0, 1), (1, 2)))
         sums = []
         for (block, keep, _), (other, _, _) in zip(strips(x, 2 * c, reach), of_context, strict=True):
             if context is None:
-                q, k = project(block, keep, slice(0, 2 * c)).split(c, 1)
+                q, k = both(block, keep).split(c, 1)
             else:
-                q, k = project(block, keep, slice(0, c)), project(other, keep, slice(c, 2 * c))
+                q, k = query(block, keep), key(other, keep)
             sums.append(channel_gram(q, k, groups=groups))
         return [sum(parts[1:], parts[0]) for parts in zip(*sums, strict=True)]
 
+    first, last = slice(0, 2 * c), slice(2 * c, 3 * c)
     values = None  # projected already, of the whole map
     if context is None and qkv_dwconv is not None and scale is None and block_paths.has_channel_kernels(x):
-        both, last = slice(0, 2 * c), slice(2 * c, 3 * c)
-        qk, values = block_paths.project_norm(x, *arguments_of_norm, low, projections(both), projections(last))
-        bias = None if qkv_dwconv_bias is None else qkv_dwconv_bias[both]
-        scores = depthwise_gram(qk, qkv_dwconv[both], bias, groups=groups)
+        qk, values = block_paths.project_norm(x, *arguments_of_norm, low, projections(first), projections(last))
+        bias = None if qkv_dwconv_bias is None else qkv_dwconv_bias[first]
+        scores = depthwise_gram(qk, qkv_dwconv[first], bias, groups=groups)
         factors = scores[0].new_ones(groups) if temperature is None else temperature
         folded = fold_channel_attention(*scores, factors, project_out)
     else:
         folded = fold(*score_sums(x, context), temperature, project_out, scale)
-    folded = folded.to(low)
+    folded, of_strips = folded.to(low), projected(last)
+
+    def value_branch(block: Tensor, keep: slice) -> Tensor:
+        return of_strips(block, keep) if values is None else mixed(values, last)[:, :, keep]
+
     if context is None and residual and project_out_bias is None and block_paths.adds_in_place(x, low, overwrite):
-        return block_paths.add_projection(x, project(x, slice(None), slice(2 * c, 3 * c), values), folded)
+        return block_paths.add_projection(x, value_branch(x, slice(None)), folded)
     output = OutputProjection(folded, None if project_out_bias is None else project_out_bias.to(low))
     if context is None:
         return over_strips(x, 2 * c, reach, value_branch, output, residual, overwrite)
@@ -295,8 +305,10 @@ def composed_spatial_attention(
     )
     row, col = fitting(dwconv_row, low), fitting(dwconv_col, low)
 
+    projected = block_paths.StripProjection(norm, None, False, eps, low, to_attn, to_value)
+
     def branch(block: Tensor, keep: slice) -> Tensor:
-        attn, value = block_paths.project_norm(block, norm, None, False, eps, low, to_attn, to_value)
+        attn, value = projected(block, keep)
         return decoupled_attention(attn, value, row, col)[:, :, keep]
 
     return over_strips(x, 2 * c, reach, branch, OutputProjection(*to_out), overwrite=overwrite)
@@ -368,15 +380,15 @@ def composed_gated_convolutions(
     )
     dwconv, dwconv_bias = fitting(dwconv, low), None if dwconv_bias is None else fitting(dwconv_bias, low)
 
-    def gated(block: Tensor) -> Tensor:
-        (t,) = block_paths.project_norm(block, norm, norm_bias, subtract_mean, eps, low, (project_in, project_in_bias))
-        return gated_depthwise_conv3x3(t, dwconv, dwconv_bias, activation="gelu" if gelu else None)
+    into = (project_in, project_in_bias)
+    projected = block_paths.StripProjection(norm, norm_bias, subtract_mean, eps, low, into)
 
     def branch(block: Tensor, keep: slice) -> Tensor:
-        return gated(block)[:, :, keep]
+        (t,) = projected(block, keep)
+        return gated_depthwise_conv3x3(t, dwconv, dwconv_bias, activation="gelu" if gelu else None)[:, :, keep]
 
     if residual and project_out_bias is None and block_paths.adds_in_place(x, low, overwrite):
-        return block_paths.add_projection(x, gated(x), project_out.flatten(1))
+        return block_paths.add_projection(x, branch(x, slice(None)), project_out.flatten(1))
     output = OutputProjection(project_out, project_out_bias)
     return over_strips(x, 2 * hidden, 1, branch, output, residual, overwrite)
 

@@ -2,9 +2,10 @@
 
 The operator ``aicr_ext::pointwise_tiles`` is for processors with AVX-512; in bfloat16 for those with AVX512_BF16 and
 without AMX_BF16, where torch's convolution is slower than such products are. :func:`aicr_ext.ops.layer_norm_conv1x1`
-calls it where it runs, and in bfloat16 :func:`aicr_ext.ops.pointwise_convolution`, too. ``pointwise_tiles_into`` writes
-one convolution, plus a map, into rows of a channels-last map, which may be those of the map that is added
-(:mod:`aicr_ext.ops.block_output`). Neither has a derivative.
+calls it where it runs, and in bfloat16 :func:`aicr_ext.ops.pointwise_convolution`, too. ``pointwise_tiles_into`` is the
+same into rows of channels-last maps: of those that strips of a map share (:mod:`aicr_ext.ops.block_paths`), and, of one
+convolution without a norm, plus a map that may be the one it is written to (:mod:`aicr_ext.ops.block_output`). Neither
+has a derivative.
 """
 
 from __future__ import annotations
@@ -76,12 +77,8 @@ def _fake(
     return projected_like(x, weight, torch.channels_last), projected_like(x, second_weight, torch.channels_last)
 
 
-def _into_flops(x: Any, weight: Any, *_: Any, **__: Any) -> int:
-    return projection_flops(x, None, None, weight, None, None)
-
-
 if _native.HAS_OPS:
     torch.library.register_fake("aicr_ext::pointwise_tiles", _fake)
     register_flop_formula(torch.ops.aicr_ext.pointwise_tiles)(projection_flops)
     torch.library.register_fake("aicr_ext::pointwise_tiles_into", lambda *_: None)
-    register_flop_formula(torch.ops.aicr_ext.pointwise_tiles_into)(_into_flops)
+    register_flop_formula(torch.ops.aicr_ext.pointwise_tiles_into)(projection_flops)

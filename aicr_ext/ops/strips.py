@@ -13,10 +13,10 @@ from torch import Tensor
 
 from .block_output import OutputProjection
 
-__all__ = ["STRIP_VALUES", "can_be_written_to", "over_strips", "strips"]
+__all__ = ["STRIP_VALUES", "can_be_written_to", "over_strips", "shared_rows", "strips"]
 
 #: Values of the widest intermediate tensor of one strip. Fixed, so that a shape always gives the same strips.
-STRIP_VALUES = 1 << 20
+STRIP_VALUES = 1 << 21
 #: Rows that a strip has at least, for each row that it reaches beyond on either side: these are computed twice.
 ROWS_OF_REACH = 16
 
@@ -37,6 +37,13 @@ def strips(x: Tensor, widest: int, reach: int) -> Iterator[tuple[Tensor, slice, 
         stop = min(start + rows, height)
         first, last = max(start - reach, 0), min(stop + reach, height)
         yield x[:, :, first:last], slice(start - first, stop - first), slice(start, stop)
+
+
+def shared_rows(block: Tensor, keep: slice) -> int:
+    """How many rows of a strip are the last ones of the strip before it."""
+    if not keep.start:
+        return 0
+    return keep.start + min(keep.start, block.shape[2] - keep.start)
 
 
 def over_strips(

@@ -56,7 +56,9 @@ AICR_SCHEMAS(library) {
       "Tensor? second_weight, Tensor? second_bias, bool subtract_mean, float eps)"
       " -> (Tensor, Tensor)");
   library.def(
-      "pointwise_tiles_into(Tensor x, Tensor weight, Tensor? bias, Tensor? added, Tensor(a!) out) -> ()");
+      "pointwise_tiles_into(Tensor x, Tensor? norm_weight, Tensor? norm_bias, Tensor weight, Tensor? bias, "
+      "Tensor? second_weight, Tensor? second_bias, bool subtract_mean, float eps, Tensor? added, "
+      "Tensor(a!) out, Tensor(b!)? second_out) -> ()");
   library.def("rans_decode_begin(Tensor data, Tensor ends) -> Tensor");
   library.def("rans_decode_end(Tensor state, Tensor data) -> Tensor");
   library.def(

@@ -68,18 +68,17 @@ void check_values(const char* op, const Tensor& x) {
   STD_TORCH_CHECK(has_pointwise_tiles(bfloat16), op, ": this processor has no kernel");
 }
 
-void check(const Tensor& x, const std::optional<Tensor>& norm_weight, const std::optional<Tensor>& norm_bias,
-           const Tensor& weight, const std::optional<Tensor>& bias,
+void check(const char* op, const Tensor& x, const std::optional<Tensor>& norm_weight,
+           const std::optional<Tensor>& norm_bias, const Tensor& weight, const std::optional<Tensor>& bias,
            const std::optional<Tensor>& second_weight, const std::optional<Tensor>& second_bias, double eps) {
-  constexpr const char* kOp = "pointwise_tiles";
-  check_values(kOp, x);
-  check_projections(kOp, x, weight, bias, second_weight, second_bias);
+  check_values(op, x);
+  check_projections(op, x, weight, bias, second_weight, second_bias);
   if (norm_weight) {
-    check_norm(kOp, x, *norm_weight, norm_bias, eps);
-    STD_TORCH_CHECK(x.size(1) >= kLeastNormedChannels, kOp, ": x must have ", kLeastNormedChannels,
+    check_norm(op, x, *norm_weight, norm_bias, eps);
+    STD_TORCH_CHECK(x.size(1) >= kLeastNormedChannels, op, ": x must have ", kLeastNormedChannels,
                     " channels where there is a norm, got ", x.size(1));
   } else {
-    STD_TORCH_CHECK(!norm_bias, kOp, ": norm_bias is given without norm_weight");
+    STD_TORCH_CHECK(!norm_bias, op, ": norm_bias is given without norm_weight");
   }
 }
 
@@ -97,8 +96,33 @@ void check_rows(const char* op, const char* name, const Tensor& rows, const Tens
   STD_TORCH_CHECK(side_by_side, op, ": ", name, " must be a channels-last map, or rows of one");
 }
 
+// Of a norm, as the kernel takes it.
+struct Norm {
+  std::vector<float> weight, bias;
+  bool subtract_mean;
+  float eps;
+};
+
 template <typename Value>
-PointwiseTask<Value> task_of(const Tensor& map) {
+std::optional<Norm> norm_of(const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
+                            bool subtract_mean, double eps) {
+  if (!weight) return std::nullopt;
+  Norm norm{weight_values<ElementOf<Value>, float>(*weight), {}, subtract_mean, static_cast<float>(eps)};
+  if (bias) norm.bias = weight_values<ElementOf<Value>, float>(*bias);
+  norm.bias.resize(norm.weight.size());
+  return norm;
+}
+
+// One convolution or two of x, or of its norm. Something is added only to one without a norm.
+template <typename Value>
+void run_tiles(const Tensor& x, const std::optional<Norm>& norm, const Tensor& weight,
+               const std::optional<Tensor>& bias, const std::optional<Tensor>& second_weight,
+               const std::optional<Tensor>& second_bias, const std::optional<Tensor>& added, Tensor& out,
+               std::optional<Tensor>& second_out) {
+  // A norm reads dense pixels; products also those whose channels are some of a map's.
+  const Tensor given = readable(x, true);
+  const bool dense = pixel_step(given) == x.size(1);
+  const Tensor map = norm && !dense ? in_layout(x, true) : given;
   PointwiseTask<Value> task{};
   task.x = values_of<Value>(map);
   task.pictures = map.size(0);
@@ -106,63 +130,43 @@ PointwiseTask<Value> task_of(const Tensor& map) {
   task.channels = map.size(1);
   task.picture_step = map.stride(0);
   task.pixel_step = pixel_step(map);
-  return task;
-}
-
-template <typename Value>
-void run(const PointwiseTask<Value>& task) {
-  torch::stable::parallel_for(0, task.pieces(), 1,
-                              [&](int64_t begin, int64_t end) { pointwise_tiles_avx512(task, begin, end); });
-}
-
-template <typename Value>
-std::tuple<Tensor, Tensor> run_tiles(const Tensor& x, const std::optional<Tensor>& norm_weight,
-                                     const std::optional<Tensor>& norm_bias, const Tensor& weight,
-                                     const std::optional<Tensor>& bias,
-                                     const std::optional<Tensor>& second_weight,
-                                     const std::optional<Tensor>& second_bias, bool subtract_mean,
-                                     double eps) {
-  // A norm reads dense pixels; products also those whose channels are some of a map's.
-  const Tensor given = readable(x, true);
-  const bool dense = pixel_step(given) == x.size(1);
-  const Tensor map = norm_weight && !dense ? in_layout(x, true) : given;
-  std::vector<float> of_norm, offsets;
-  if (norm_weight) {
-    of_norm = weight_values<ElementOf<Value>, float>(*norm_weight);
-    if (norm_bias) offsets = weight_values<ElementOf<Value>, float>(*norm_bias);
-    offsets.resize(of_norm.size());
+  if (norm) {
+    task.norm_weight = norm->weight.data();
+    task.norm_bias = norm->bias.data();
+    task.subtract_mean = norm->subtract_mean;
+    task.eps = norm->eps;
   }
   const Packed<Value> first(x, weight, bias);
-  Tensor out = empty_result(x, weight);
   std::optional<Packed<Value>> second;
-  Tensor second_out = second_weight ? empty_result(x, *second_weight) : torch::stable::new_empty(x, {0});
-  if (second_weight) second.emplace(x, *second_weight, second_bias);
-
-  PointwiseTask<Value> task = task_of<Value>(map);
-  task.norm_weight = norm_weight ? of_norm.data() : nullptr;
-  task.norm_bias = offsets.data();
-  task.subtract_mean = subtract_mean;
-  task.eps = static_cast<float>(eps);
   task.products[0] = first.product(out);
-  if (second) task.products[1] = second->product(second_out);
-  task.count = second ? 2 : 1;
-  run(task);
-  return {out, second_out};
-}
-
-template <typename Value>
-void run_tiles_into(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
-                    const std::optional<Tensor>& added, Tensor& out) {
-  const Tensor map = readable(x, true);
-  const Packed<Value> packed(x, weight, bias);
-  PointwiseTask<Value> task = task_of<Value>(map);
-  task.products[0] = packed.product(out);
   if (added) {
     task.products[0].added = values_of<Value>(*added);
     task.products[0].added_picture_step = added->stride(0);
   }
-  task.count = 1;
-  run(task);
+  if (second_weight) {
+    second.emplace(x, *second_weight, second_bias);
+    task.products[1] = second->product(*second_out);
+  }
+  task.count = second ? 2 : 1;
+  torch::stable::parallel_for(0, task.pieces(), 1,
+                              [&](int64_t begin, int64_t end) { pointwise_tiles_avx512(task, begin, end); });
+}
+
+// run_tiles in the dtype of x.
+void run(const Tensor& x, const std::optional<Tensor>& norm_weight, const std::optional<Tensor>& norm_bias,
+         const Tensor& weight, const std::optional<Tensor>& bias, const std::optional<Tensor>& second_weight,
+         const std::optional<Tensor>& second_bias, bool subtract_mean, double eps,
+         const std::optional<Tensor>& added, Tensor& out, std::optional<Tensor>& second_out) {
+  const auto in_values = [&](auto value) {
+    using Value = decltype(value);
+    run_tiles<Value>(x, norm_of<Value>(norm_weight, norm_bias, subtract_mean, eps), weight, bias,
+                     second_weight, second_bias, added, out, second_out);
+  };
+  if (x.scalar_type() == ScalarType::Float) {
+    in_values(float{});
+  } else {
+    in_values(uint16_t{});
+  }
 }
 
 }  // namespace
@@ -173,20 +177,30 @@ std::tuple<Tensor, Tensor> pointwise_tiles_cpu(Tensor x, std::optional<Tensor> n
                                                std::optional<Tensor> second_weight,
                                                std::optional<Tensor> second_bias, bool subtract_mean,
                                                double eps) {
-  check(x, norm_weight, norm_bias, weight, bias, second_weight, second_bias, eps);
-  const auto tiles = x.scalar_type() == ScalarType::Float ? run_tiles<float> : run_tiles<uint16_t>;
-  return tiles(x, norm_weight, norm_bias, weight, bias, second_weight, second_bias, subtract_mean, eps);
+  check("pointwise_tiles", x, norm_weight, norm_bias, weight, bias, second_weight, second_bias, eps);
+  Tensor out = empty_result(x, weight);
+  std::optional<Tensor> second_out;
+  if (second_weight) second_out = empty_result(x, *second_weight);
+  run(x, norm_weight, norm_bias, weight, bias, second_weight, second_bias, subtract_mean, eps, std::nullopt,
+      out, second_out);
+  return {out, second_out ? *second_out : torch::stable::new_empty(x, {0})};
 }
 
-void pointwise_tiles_into_cpu(Tensor x, Tensor weight, std::optional<Tensor> bias,
-                              std::optional<Tensor> added, Tensor out) {
+void pointwise_tiles_into_cpu(Tensor x, std::optional<Tensor> norm_weight, std::optional<Tensor> norm_bias,
+                              Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> second_weight,
+                              std::optional<Tensor> second_bias, bool subtract_mean, double eps,
+                              std::optional<Tensor> added, Tensor out, std::optional<Tensor> second_out) {
   constexpr const char* kOp = "pointwise_tiles_into";
-  check_values(kOp, x);
-  check_projection(kOp, "weight", weight, "bias", bias, x);
+  check(kOp, x, norm_weight, norm_bias, weight, bias, second_weight, second_bias, eps);
+  STD_TORCH_CHECK(!added || (!norm_weight && !second_weight), kOp,
+                  ": added is for one convolution without a norm");
+  STD_TORCH_CHECK(second_weight.has_value() == second_out.has_value(), kOp,
+                  ": second_weight and second_out go together");
   check_rows(kOp, "out", out, x, weight.size(0));
   if (added) check_rows(kOp, "added", *added, x, weight.size(0));
-  const auto tiles = x.scalar_type() == ScalarType::Float ? run_tiles_into<float> : run_tiles_into<uint16_t>;
-  tiles(x, weight, bias, added, out);
+  if (second_out) check_rows(kOp, "second_out", *second_out, x, second_weight->size(0));
+  run(x, norm_weight, norm_bias, weight, bias, second_weight, second_bias, subtract_mean, eps, added, out,
+      second_out);
 }
 
 }  // namespace aicr

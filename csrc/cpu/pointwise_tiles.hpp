@@ -15,9 +15,13 @@ std::tuple<torch::stable::Tensor, torch::stable::Tensor> pointwise_tiles_cpu(
     std::optional<torch::stable::Tensor> bias, std::optional<torch::stable::Tensor> second_weight,
     std::optional<torch::stable::Tensor> second_bias, bool subtract_mean, double eps);
 
-// out = the convolution, and what is added. `added` may be out itself.
-void pointwise_tiles_into_cpu(torch::stable::Tensor x, torch::stable::Tensor weight,
+// The same into rows of maps. To one convolution without a norm a map is added, which may be out itself.
+void pointwise_tiles_into_cpu(torch::stable::Tensor x, std::optional<torch::stable::Tensor> norm_weight,
+                              std::optional<torch::stable::Tensor> norm_bias, torch::stable::Tensor weight,
                               std::optional<torch::stable::Tensor> bias,
-                              std::optional<torch::stable::Tensor> added, torch::stable::Tensor out);
+                              std::optional<torch::stable::Tensor> second_weight,
+                              std::optional<torch::stable::Tensor> second_bias, bool subtract_mean,
+                              double eps, std::optional<torch::stable::Tensor> added,
+                              torch::stable::Tensor out, std::optional<torch::stable::Tensor> second_out);
 
 }  // namespace aicr
