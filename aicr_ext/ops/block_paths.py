@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .block_parts import Projection, normed
 from .kernels import has_kernel
@@ -103,9 +104,9 @@ class StripProjection:
         return [t[:, :, :rows] for t in self._maps]
 
     def _writes(self, block: Tensor, keep: slice) -> bool:
-        if keep.stop is None or len(block) != 1 or not block.numel():
-            return False
-        if has_channel_kernels(block):
+        """Whether the kernel does it: of one picture, for what lies behind its rows in a batch is another one's."""
+        alone = keep.stop is not None and len(block) == 1 and block.numel() > 0
+        if not alone or has_channel_kernels(block) or forward_ad._current_level >= 0:
             return False
         if self._norm[0] is not None:
             return fuses_norm(block, self._low)
