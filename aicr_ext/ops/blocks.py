@@ -170,8 +170,6 @@ def composed_transposed_attention(
         return project
 
     def mixed(t: Tensor, part: slice) -> Tensor:
-        if qkv_dwconv is None:
-            return t
         return depthwise_conv3x3(t, qkv_dwconv[part], None if qkv_dwconv_bias is None else qkv_dwconv_bias[part])
 
     def score_sums(x: Tensor, context: Tensor | None) -> list[Tensor]:
