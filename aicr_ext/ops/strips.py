@@ -17,7 +17,8 @@ __all__ = ["STRIP_VALUES", "can_be_written_to", "over_strips", "shared_rows", "s
 
 #: Values of the widest intermediate tensor of one strip. Fixed, so that a shape always gives the same strips.
 STRIP_VALUES = 1 << 21
-#: Rows that a strip has at least, for each row that it reaches beyond on either side: these are computed twice.
+#: Rows that a strip has at least, for each row that it reaches beyond on either side. What is computed of these is
+#: computed twice, but for projections by a kernel that writes into rows (``StripProjection`` in block_paths.py).
 ROWS_OF_REACH = 16
 
 
