@@ -38,6 +38,7 @@ def compress(
     precision: str = "float32",
     streams: int | None = None,
     feedback: bool = True,
+    effort: int = 0,
 ) -> bytes | list[bytes]:
     """Compresses a picture to the bytes of a file.
 
@@ -53,6 +54,9 @@ def compress(
             every 64 KiB.
         feedback: let the encoder decode what it has and correct it, where the model can (``docs/model.md``): better
             pictures from the middle qualities on, for the time of decoding.
+        effort: steps of a search for latents that are worth their bits more, 0 to 1000 (``docs/model.md``): smaller
+            files of the same quality, which decode as fast. A step takes as long as encoding or more; 10 bring most of
+            it. Needs a model with a linear shortcut, as the shipped ones have.
 
     Returns:
         The file's bytes; a list of them for a batch. On a CPU a picture's bytes do not depend on the batch it came in.
@@ -67,7 +71,8 @@ def compress(
     """
     if device is None:
         device = image.device if isinstance(image, Tensor) else "cpu"
-    return _codec(model, device, precision).compress(image, quality=quality, streams=streams, feedback=feedback)
+    codec = _codec(model, device, precision)
+    return codec.compress(image, quality=quality, streams=streams, feedback=feedback, effort=effort)
 
 
 def decompress(

@@ -117,6 +117,14 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="do not decode and correct before coding: faster, and worse from quality 18 on",
     )
+    sub.add_argument(
+        "--effort",
+        type=whole(0, 1000),
+        default=0,
+        metavar="0..1000",
+        help="steps of a search for a better bargain of bits and picture, each as long as encoding or more; "
+        "10 bring most of it (default: 0)",
+    )
     sub.add_argument("--model", "-m", default="aicr-t", metavar="NAME_OR_PATH", help="default: aicr-t")
 
     sub = command("decompress", _decompress, f"decode an {SUFFIX} file, or a folder of them, to images")
@@ -177,8 +185,13 @@ def _compress(args: argparse.Namespace) -> int:
     def one(job: Job) -> str:
         started = time.perf_counter()
         image = read_image(job.source)
-        feedback = not args.no_feedback
-        data = codec.compress(image, quality=args.quality, streams=args.streams, feedback=feedback)
+        data = codec.compress(
+            image,
+            quality=args.quality,
+            streams=args.streams,
+            feedback=not args.no_feedback,
+            effort=args.effort,
+        )
         atomic_write(job.target, data)
         seconds = time.perf_counter() - started
         bpp = 8 * len(data) / (image.width * image.height)

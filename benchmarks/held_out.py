@@ -11,8 +11,8 @@ from torch import Tensor
 
 from aicr_ext.codec.checkpoint import load_model
 from aicr_ext.model.aicr import AICR
+from aicr_ext.model.scale import lambda_of
 from aicr_ext.train.data import load_images
-from aicr_ext.train.losses import lambda_of
 from aicr_ext.train.validation import clean_batch, split
 from benchmarks.timing import print_table
 

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from aicr_ext.model.aicr import AICR
 from aicr_ext.model.initialise import initialise
+from aicr_ext.model.scale import lambda_of
 from aicr_ext.ops.kernels import plain_torch
-from aicr_ext.train.loop import lambda_of, rate_distortion_loss
+from aicr_ext.train.loop import rate_distortion_loss
 from aicr_ext.train.optimisers import build_optimiser
 
 from .timing import circumstances, measure_together, print_table, write_csv

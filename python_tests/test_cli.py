@@ -91,6 +91,13 @@ def test_feedback_can_be_left_out(here: Path) -> None:
     assert Path("with.aicr").read_bytes() != Path("without.aicr").read_bytes()
 
 
+def test_effort_reaches_the_file(here: Path) -> None:
+    assert aicr("compress", "photo.png", "searched.aicr", "--effort", "2") == OK
+    assert Path("searched.aicr").read_bytes() == aicr_ext.compress(read_image("photo.png"), effort=2)
+    assert aicr("compress", "photo.png", "never.aicr", "--effort", "-1") == USAGE
+    assert not Path("never.aicr").exists()
+
+
 def test_quality_reaches_the_file(here: Path) -> None:
     for quality in ("0", "63"):
         assert aicr("compress", "photo.png", f"{quality}.aicr", "--quality", quality) == OK

@@ -19,6 +19,7 @@ from aicr_ext.evaluate import (
     psnr,
 )
 from aicr_ext.evaluate.restorers import noise_level
+from aicr_ext.evaluate.specs import uses_models
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,27 @@ def test_texts_become_codecs(ours: ModelCodec) -> None:
     assert "sigma=20" in codecs[2].identity
     shared = build_codecs(["nlm+jpeg", "nlm+webp"])
     assert shared[0].before[0] is shared[1].before[0]
+
+
+def test_a_codec_with_a_search(ours: ModelCodec) -> None:
+    models = {"one": ours, "two": ours}
+    codecs = build_codecs(["aicr", "aicr:effort=2", "nlm+two:effort=3"], models, {"two:effort=2": [20]})
+    assert [c.name for c in codecs] == ["one", "two", "one:effort=2", "two:effort=2", "nlm+two:effort=3"]
+    assert [c.codec.effort for c in codecs] == [0, 0, 2, 2, 3]
+    assert codecs[3].qualities == (20,)
+    assert codecs[2].identity == f"{codecs[0].identity}, effort 2"
+    assert [c.relaxed is ours for c in codecs] == [True, True, False, False, False]
+    assert [c.model is not None for c in codecs] == [True, True, True, True, False]
+    image = picture()
+    assert codecs[2].encode(image, 30) == ours.codec.compress(image, quality=30, effort=2)
+    assert ours.with_effort(0).identity == ours.identity
+    for text, message in (("aicr:effort=-1", "effort must be 0 to"), ("one:speed=1", "unknown option speed; accepted")):
+        with pytest.raises(ValueError, match=message):
+            build_codecs([text], models)
+    with pytest.raises(ValueError, match="no model is given"):
+        build_codecs(["aicr:effort=2"])
+    assert uses_models(["jpeg", "nlm+clean:effort=2"], ["clean"])
+    assert not uses_models(["jpeg:optimize=true", "clean:thing"], ["clean"])
 
 
 def test_plug_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ from aicr_ext.evaluate import (
 )
 from aicr_ext.evaluate.pictures import Crop, busiest, nearest_rate
 from aicr_ext.evaluate.report import Report
+from aicr_ext.evaluate.run import steps
 
 
 class Counting:
@@ -203,6 +204,18 @@ def test_infinite_and_missing_values(here: Path) -> None:
     means = json.loads(Path("out/results.json").read_text())["means"]
     assert means[0]["psnr"] is None
     assert means[0]["bpp"] == pytest.approx(24, rel=0.01)
+
+
+def test_what_the_network_expects_is_not_told_of_a_search(here: Path, ours: ModelCodec) -> None:
+    codecs = build_codecs(["aicr", "aicr:effort=2"], {"a": ours}, {"a": [20], "a:effort=2": [20]})
+    with Store("out/pictures.csv") as store:
+        sets, options = [open_folder("clean", limit=1)], Options(estimate=True, paper=True)
+        rows = measure(sets, codecs, store, options)
+    assert len(rows) == steps(sets, codecs, options)
+    of = {(row["codec"], row["convention"]): row for row in rows}
+    assert sorted(of) == [("a", "file"), ("a", "paper"), ("a:effort=2", "file")]
+    assert of["a", "file"]["estimated_bpp"] > 0
+    assert of["a:effort=2", "file"].get("estimated_bpp") is None
 
 
 def test_paper_convention_sees_the_unclipped_noise(here: Path, ours: ModelCodec) -> None:

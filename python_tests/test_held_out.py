@@ -9,13 +9,15 @@ from training import TONED
 
 from aicr_ext.codec.checkpoint import export_weights, untrained
 from aicr_ext.model.feedback import LEAST_QUALITY
-from benchmarks import dead_zone, feedback, held_out, wiener_filter
+from benchmarks import dead_zone, feedback, held_out, search, wiener_filter
 
 
 @pytest.mark.parametrize(
-    "benchmark, first", [(dead_zone, "price 60, %"), (wiener_filter, "told, %"), (feedback, "learned, %")]
+    "benchmark, first",
+    [(dead_zone, "price 60, %"), (wiener_filter, "told, %"), (feedback, "learned, %"), (search, "effort 1, %")],
 )
-def test_a_row_for_each_input_and_quality(benchmark, first, tmp_path, capsys):
+def test_a_row_for_each_input_and_quality(benchmark, first, toned, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(search, "EFFORTS", (1,))
     for name in "ab":
         smooth(256, 256).save(tmp_path / f"{name}.png")
     weights = tmp_path / "tiny.safetensors"

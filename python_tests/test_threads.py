@@ -36,8 +36,9 @@ def test_files_are_the_same_for_any_number_of_threads(size):
         y, _ = codec.model.y_and_detail(first)
         first, *others = with_threads(lambda: codec.model.hyper_analysis(y), (1, 2, 8))
         assert all(torch.equal(first, other) for other in others)
-    files = with_threads(lambda: codec.compress(picture, quality=40), (1, 2))
-    assert files[0] == files[1]
+    for effort in (0, 2):
+        files = with_threads(lambda effort=effort: codec.compress(picture, quality=40, effort=effort), (1, 2))
+        assert files[0] == files[1]
 
 
 @requires_onednn
@@ -87,6 +88,50 @@ def test_gradients_are_those_of_the_plain_operations(size):
     found = torch.autograd.grad(gelu(out).square().sum(), inputs)
     plain = torch.autograd.grad(F.gelu(F.conv2d(*inputs)).square().sum(), inputs)
     torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
+
+
+@requires_onednn
+@pytest.mark.parametrize("size", [(1, 576, 32, 48), (2, 96, 9, 7), (1, 192, 1, 1)])
+@pytest.mark.parametrize("kernel, padding", [((1, 1), None), ((3, 3), (1, 1)), ((3, 1), (0, 0)), ((1, 5), (0, 2))])
+def test_derivatives_by_the_map_do_not_depend_on_threads(size, kernel, padding):
+    """Those of searches, in which weights are given; torch's own do in the first of these sizes."""
+    if padding and size[2] + 2 * padding[0] < kernel[0]:
+        pytest.skip("the kernel is larger than the map")
+    x, weight, bias = draw(*size).requires_grad_(), draw(160, size[1], *kernel), torch.ones(160)
+
+    def derivative(compute):
+        out = compute(x, weight, bias)
+        return out.detach(), torch.autograd.grad((out * torch.sin(out)).sum(), x)[0]
+
+    def steady(*args):
+        return pointwise_convolution(*args) if padding is None else steady_convolution(*args, (1, 1), padding)
+
+    found = with_threads(lambda: derivative(steady), (1, 2, 3))
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+    plain = derivative(lambda *args: F.conv2d(*args, padding=padding or 0))
+    for a, b in zip(found[0], plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
+    with torch.no_grad():
+        assert torch.equal(steady(x, weight, bias), found[0][0])
+
+
+@requires_onednn
+def test_derivatives_of_derivatives_by_the_map():
+    x = draw(1, 3, 4, 5).double().float().requires_grad_()
+    for kernel, padding in ((1, 0), (3, 1)):
+        weight = draw(4, 3, kernel, kernel)
+
+        def twice(compute):
+            (first,) = torch.autograd.grad(compute().square().sum(), x, create_graph=True)
+            return torch.autograd.grad(first.pow(3).sum(), x)[0]
+
+        def steady(weight=weight, padding=padding):
+            return steady_convolution(x, weight, None, (1, 1), (padding, padding))
+
+        ways = [steady] if kernel > 1 else [steady, lambda weight=weight: pointwise_convolution(x, weight)]
+        plain = twice(lambda weight=weight, padding=padding: F.conv2d(x, weight, padding=padding))
+        for way in ways:
+            torch.testing.assert_close(twice(way), plain, rtol=1e-3, atol=1e-3 * float(plain.abs().max()))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

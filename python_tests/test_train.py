@@ -13,10 +13,11 @@ from training import log_of, short
 
 import aicr_ext
 from aicr_ext.codec.checkpoint import untrained
+from aicr_ext.model.scale import lambda_of
 from aicr_ext.train import TrainingOptions, loop, train
 from aicr_ext.train.data import Batches, draw_qualities, load_images, patch_statistics, principal_components
 from aicr_ext.train.feed import Feed, Request
-from aicr_ext.train.losses import guidance_term, lambda_of, rate_distortion_loss
+from aicr_ext.train.losses import guidance_term, rate_distortion_loss
 from aicr_ext.train.mixture import Mixture
 from aicr_ext.train.optimisers import build_optimiser
 from aicr_ext.train.parallel import Group

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,10 +27,13 @@ from aicr_ext.model.aicr import AICR
 from aicr_ext.model.config import QUALITIES
 from aicr_ext.model.feedback import LEAST_QUALITY
 from aicr_ext.model.precision import InBfloat16, autocast, has_bfloat16, resolve_precision, with_cast_weights
+from aicr_ext.model.search import Decoder, check_searchable, restored, search
 from aicr_ext.ops.rans import MAX_STREAMS
 
 __all__ = ["Codec"]
 
+#: Most steps of a search.
+MAX_EFFORT = 1000
 #: Pictures of a call pass through the networks together as long as they have no more pixels than this: memory.
 _BATCH_PIXELS = 1 << 22
 
@@ -108,15 +112,18 @@ class Codec:
         quality: int = 32,
         streams: int | None = None,
         feedback: bool = True,
+        effort: int = 0,
     ) -> bytes | list[bytes]:
         """File bytes of a picture, or a list of them for a batch; see :func:`aicr_ext.compress`."""
-        quality, streams = check_quality(quality), check_streams(streams)
+        quality, streams, effort = check_quality(quality), check_streams(streams), check_effort(effort)
+        if effort:
+            check_searchable(self.model)
         if not isinstance(feedback, bool):
             raise TypeError(f"feedback must be True or False, got {type(feedback).__name__}")
         pictures = as_batch(image)
         most = max(1, _BATCH_PIXELS // (pictures.shape[2] * pictures.shape[3]))
         batches = [few for few in pictures.split(most) if len(few)]
-        coded = [data for few in batches for data in self._encode(few, quality, streams, feedback)]
+        coded = [data for few in batches for data in self._encode(few, quality, streams, feedback, effort)]
         return coded if isinstance(image, Tensor) and image.dim() == 4 else coded[0]
 
     @torch.no_grad()  # not inference_mode: its tensors cannot enter a caller's graph
@@ -176,14 +183,16 @@ class Codec:
         height, width = picture.shape[1:]
         return bits, output.picture[0, :, :height, :width]
 
-    def _encode(self, pictures: Tensor, quality: int, streams: int | None, feedback: bool) -> list[bytes]:
-        y = self._analysed(pictures, quality, feedback)
+    def _encode(self, pictures: Tensor, quality: int, streams: int | None, feedback: bool, effort: int) -> list[bytes]:
+        y, z = self._analysed(pictures, quality, feedback), None
+        if effort:
+            y, z = self._searched(pictures, y, quality, effort)
         height, width = pictures.shape[2:]
         header = container.Header(self.name, self.weight_hash, quality, width, height)
-        return [container.pack(header, coded) for coded in self._encode_latents(y, streams)]
+        return [container.pack(header, coded) for coded in self._encode_latents(y, streams, z)]
 
-    def _encode_latents(self, y: Tensor, streams: int | None = None) -> list[list[bytes]]:
-        return encode_latents(self.model, self._priors, self._hyper_tables, y, streams)
+    def _encode_latents(self, y: Tensor, streams: int | None = None, z: Tensor | None = None) -> list[list[bytes]]:
+        return encode_latents(self.model, self._priors, self._hyper_tables, y, streams, z)
 
     def latent(self, picture: Tensor, quality: int, *, feedback: bool = True) -> Tensor:
         """What the analysis gives of a picture (3, H, W), uint8 or float in [0, 1]: latents (1, N + E or more,
@@ -198,6 +207,26 @@ class Codec:
         if feedback and self.model.analysis.feedback is not None and quality >= LEAST_QUALITY:
             return self._run("analysis", x, levels, synthesis=self._seen)
         return self._run("analysis", x, levels)
+
+    def _searched(self, pictures: Tensor, y: Tensor, quality: int, effort: int) -> tuple[Tensor, Tensor]:
+        """Latents that are worth their bits more than those of the analysis, and their z (:func:`search`)."""
+        height, width = pictures.shape[2:]
+        x = self._padded(pictures)
+        found = []
+        # On a CPU the last bits depend on how many there are.
+        for few, latents in zip(*(t.split(1 if x.device.type == "cpu" else len(t)) for t in (x, y)), strict=True):
+            target = restored(self.model, few, self._decoder)[:, :, :height, :width]
+            levels = torch.full((len(few),), quality, device=self.device)
+            found.append(search(self.model, latents, target, levels, effort, self._decoder))
+        latents, z = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return latents, z
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        """The synthesis that a search looks at, in the precision of feedback."""
+        synthesis = copy.deepcopy(self.model.synthesis).requires_grad_(False)
+        low = self.precision == "bfloat16" or isinstance(self._seen, InBfloat16)
+        return InBfloat16(synthesis) if low else synthesis
 
     def _check_weights(self, header: container.Header) -> None:
         expected = self.weight_hash[: len(header.weight_hash)]
@@ -321,6 +350,15 @@ def check_streams(streams: int | None) -> int | None:
     if not 1 <= streams <= MAX_STREAMS:
         raise ValueError(f"streams must be 1 to {MAX_STREAMS}, got {streams}")
     return int(streams)
+
+
+def check_effort(effort: int) -> int:
+    """``effort`` as an int, if it is one of 0..1000; TypeError or ValueError otherwise."""
+    if isinstance(effort, bool) or not isinstance(effort, (int, np.integer)):
+        raise TypeError(f"effort must be an int, got {type(effort).__name__}")
+    if not 0 <= effort <= MAX_EFFORT:
+        raise ValueError(f"effort must be 0 to {MAX_EFFORT}, got {effort}")
+    return int(effort)
 
 
 def as_bytes(data: object) -> bytes | bytearray | memoryview:

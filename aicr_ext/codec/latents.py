@@ -104,13 +104,23 @@ def of_each(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 
 
 def encode_latents(
-    model: AICR, priors: IntegerPriors, hyper_tables: TableSet, latents: Tensor, streams: int | None = None
+    model: AICR,
+    priors: IntegerPriors,
+    hyper_tables: TableSet,
+    latents: Tensor,
+    streams: int | None = None,
+    z: Tensor | None = None,
 ) -> list[list[bytes]]:
     """Coded streams of what the analysis gives of each picture (B, N + E or more, h, w): so many, or as many as
     their size asks for.
+
+    Args:
+        z: with which they are coded, whole numbers; by default those of the hyper analysis.
     """
-    y, _ = model.y_and_detail(latents)
-    z = torch.round(of_each(model.hyper_analysis, y)).clamp(-_LIMIT, _LIMIT)
+    if z is None:
+        y, _ = model.y_and_detail(latents)
+        z = torch.round(of_each(model.hyper_analysis, y))
+    z = z.clamp(-_LIMIT, _LIMIT)
     segments = [(z.flatten().to(torch.int16), _hyper_index(z.shape, z.device), hyper_tables)]
     steps = Steps(priors, z, *latents.shape[2:])
     for step in range(steps.count):

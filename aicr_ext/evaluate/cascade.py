@@ -44,6 +44,11 @@ class Cascade:
         alone = not self.before and not self.after
         return self.codec if alone and isinstance(self.codec, ModelCodec) else None
 
+    @property
+    def relaxed(self) -> ModelCodec | None:
+        """Our codec, if what its network makes without coding is what this codes: no restorers, and no search."""
+        return self.model if self.model and not self.model.effort else None
+
     def encode(self, picture: np.ndarray, quality: float) -> bytes:
         for restorer in self.before:
             picture = restorer(picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image, features
 
 import aicr_ext
 from aicr_ext.codec import container
+from aicr_ext.codec.codec import check_effort
 from aicr_ext.model.entropy import PRICE
 
 from .text import check_options
@@ -44,7 +46,11 @@ class FileCodec(Protocol):
 
 
 class ModelCodec:
-    """Our codec: a shipped model's name or a weight file, on a device, in a precision."""
+    """Our codec: a shipped model's name or a weight file, on a device, in a precision.
+
+    Attributes:
+        effort: of :func:`aicr_ext.compress`; 0, or that of :meth:`with_effort`.
+    """
 
     def __init__(
         self,
@@ -62,9 +68,18 @@ class ModelCodec:
         self.identity = f"{self.codec.name}, {weights}, format {container.VERSION}, dead zone {PRICE:g}"
         if self.codec.precision != "float32":
             self.identity += f", {self.codec.precision}"
+        self.effort = 0
+
+    def with_effort(self, effort: int) -> ModelCodec:
+        """The same codec with a search of so many steps in its encoder."""
+        other = copy.copy(self)
+        other.effort = check_effort(effort)
+        if effort:
+            other.identity += f", effort {effort}"
+        return other
 
     def encode(self, picture: np.ndarray, quality: int) -> bytes:
-        return self.codec.compress(picture, quality=quality)
+        return self.codec.compress(picture, quality=quality, effort=self.effort)
 
     def decode(self, data: bytes) -> np.ndarray:
         decoded = self.codec.decompress(data)
@@ -73,7 +88,7 @@ class ModelCodec:
     def relaxed(self, picture: np.ndarray, quality: int) -> tuple[float, np.ndarray]:
         """Bits that the entropy model expects, and the picture that the network makes, neither clamped nor rounded.
 
-        ``picture`` is (H, W, 3) float32, of any range; so is the result. Nothing is coded.
+        ``picture`` is (H, W, 3) float32, of any range; so is the result. Nothing is coded, and nothing searched.
         """
         bits, decoded = self.codec.relaxed(torch.from_numpy(picture).permute(2, 0, 1), quality)
         return bits, decoded.permute(1, 2, 0).float().cpu().numpy()

@@ -42,7 +42,7 @@ class Options:
 
 def steps(sets: Sequence[DataSet], codecs: Sequence[Cascade], options: Options) -> int:
     """How many rows :func:`measure` goes through, those of inputs left out."""
-    each = sum(len(codec.qualities) * (2 if options.paper and codec.model else 1) for codec in codecs)
+    each = sum(len(codec.qualities) * (2 if options.paper and codec.relaxed else 1) for codec in codecs)
     return each * sum(map(len, sets))
 
 
@@ -94,15 +94,15 @@ def _point(
     """The row of one codec at one quality, and for our models the one in the convention of papers if asked for."""
     labels = labels | {"codec": codec.name, "identity": codec.identity, "quality": quality}
     of_file, of_paper = labels | {"convention": FILE}, labels | {"convention": PAPER}
-    estimate = estimate and codec.model is not None
+    estimate = estimate and codec.relaxed is not None
     perceptual = options.lpips and sample.target is not None
     needed = ["estimated_bpp"] * estimate + ["lpips"] * perceptual
     try:
         rows = [
             store.find(of_file, *needed) or store.add(of_file | _file(sample, codec, quality, perceptual, estimate))
         ]
-        if options.paper and codec.model:
-            rows.append(store.find(of_paper) or store.add(of_paper | _paper(sample, codec.model, quality)))
+        if options.paper and codec.relaxed:
+            rows.append(store.find(of_paper) or store.add(of_paper | _paper(sample, codec.relaxed, quality)))
         return rows
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"

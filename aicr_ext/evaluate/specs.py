@@ -22,7 +22,13 @@ OURS = "aicr"
 
 def uses_models(texts: Sequence[str], labels: Sequence[str]) -> bool:
     """Whether any of the texts names our codec."""
-    return any(part in (OURS, *labels) for text in texts for part in text.split("+"))
+    return any(_model(part)[0] in (OURS, *labels) for text in texts for part in text.split("+"))
+
+
+def _model(part: str) -> tuple[str, str]:
+    """What a part names if it names a model, and its options with their colon."""
+    name, colon, options = part.partition(":")
+    return (name, colon + options) if "=" in options else (part, "")
 
 
 def build_codecs(
@@ -35,7 +41,8 @@ def build_codecs(
     A text is a codec with any number of restorers before and after it, joined by ``+``. A codec is ``aicr`` (once for
     each model), a model's label, ``jpeg``, ``webp``, ``avif``, or a plug-in; a restorer is ``nlm`` or a plug-in. A
     plug-in is ``package.module:object`` or ``file.py:object``; with ``encode`` and ``decode`` it is a codec, any other
-    callable is a restorer. A class is called first. Options follow a colon: ``nlm:sigma=25``, ``avif:speed=4``.
+    callable is a restorer. A class is called first. Options follow a colon: ``nlm:sigma=25``, ``avif:speed=4``,
+    ``aicr:effort=10``.
 
     Args:
         texts: such as ``["aicr", "jpeg", "nlm+avif"]``.
@@ -55,11 +62,13 @@ def build_codecs(
     found: dict[str, Cascade] = {}
     used = set()
     for text in texts:
-        names = text.split("+")
-        if OURS in names and not models:
+        names = [_model(name) for name in text.split("+")]
+        every = any(name == OURS for name, _ in names)
+        if every and not models:
             raise ValueError(f"codec {text!r}: no model is given")
-        for label in models if OURS in names else [OURS]:
-            cascade, name = _cascade(text, [label if n == OURS else n for n in names], part, qualities)
+        for label in models if every else [OURS]:
+            of_label = [(label if name == OURS else name) + options for name, options in names]
+            cascade, name = _cascade(text, of_label, part, qualities)
             used.add(name)
             if cascade.name in found:
                 raise ValueError(f"codec {cascade.name} is asked for twice")
@@ -102,6 +111,10 @@ def _part(text: str, models: Mapping[str, ModelCodec]) -> Restorer | tuple[str, 
     if text in models:
         return text, models[text], models[text].identity
     name, options = parse_call(text)
+    if name in models:
+        check_options(options, ("effort",))
+        codec = models[name].with_effort(options["effort"])
+        return text, codec, codec.identity
     if name in PILLOW:
         codec = PillowCodec(name, **options)
         return text, codec, codec.identity

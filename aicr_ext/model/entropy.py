@@ -20,6 +20,7 @@ from aicr_ext.nn import PointwiseConv2d, SteadyConv2d
 
 __all__ = [
     "DEFAULT_EXPONENT",
+    "LEAST_CODED",
     "LOG_SCALE_MAX",
     "LOG_SCALE_MIN",
     "PRICE",
@@ -41,7 +42,8 @@ __all__ = [
 SCALE_LEVELS = 128
 LOG_SCALE_MIN = math.log(0.11)
 LOG_SCALE_MAX = math.log(64.0)
-_LEAST_CODED = LOG_SCALE_MIN + 0.5 * (LOG_SCALE_MAX - LOG_SCALE_MIN) / (SCALE_LEVELS - 1)
+#: What has a smaller one is not coded: it is nearest to the smallest level.
+LEAST_CODED = LOG_SCALE_MIN + 0.5 * (LOG_SCALE_MAX - LOG_SCALE_MIN) / (SCALE_LEVELS - 1)
 
 
 def gaussian_bits(residual: Tensor, log_scale: Tensor) -> Tensor:
@@ -83,7 +85,7 @@ def quantised(residual: Tensor, log_scale: Tensor) -> Tensor:
 
     Where the scale is nearest to the smallest one nothing is coded.
     """
-    nothing = (residual.abs() < dead_zone(log_scale)) | (log_scale < _LEAST_CODED)
+    nothing = (residual.abs() < dead_zone(log_scale)) | (log_scale < LEAST_CODED)
     return torch.where(nothing, 0.0, torch.round(residual))
 
 

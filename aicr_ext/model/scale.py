@@ -11,12 +11,18 @@ from torch import Tensor, nn
 from aicr_ext.model.config import QUALITIES
 from aicr_ext.ops.autocast import has_autocast
 
-__all__ = ["RateScale", "linear_float32", "step_size"]
+__all__ = ["RateScale", "lambda_of", "linear_float32", "step_size"]
 
 
 def step_size(lam: float) -> float:
     """The uniform quantiser step that is optimal at high rate for a trade-off ``lam``: sqrt(6 / (lam ln 2))."""
     return math.sqrt(6.0 / (lam * math.log(2.0)))
+
+
+def lambda_of(quality: Tensor, ends: tuple[float, float]) -> Tensor:
+    """The rate-distortion trade-off of quality indexes: geometric between the two end values."""
+    low, high = math.log(ends[0]), math.log(ends[1])
+    return torch.exp(low + (high - low) * quality.float() / (QUALITIES - 1))
 
 
 def linear_float32(conv: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

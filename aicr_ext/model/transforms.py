@@ -237,14 +237,19 @@ class Analysis(nn.Module):
         """Latents and their noise after feedback (:class:`Feedback`) of what the synthesis makes of them."""
         with torch.no_grad():
             wrong = synthesis.components(x - synthesis(latents, quality))
-        n = self.scale.log_ends.shape[1]
-        shares, scales = [self.feedback(wrong[:, :n], evidence, quality)], [self.scale(quality)]
+        share, scale = self.shares(wrong, evidence, quality), self.scale(quality)
         if self.detail is not None:
-            shares.append(self.detail.feedback(wrong[:, n:], evidence, quality))
-            scales.append(self.detail.scale(quality))
-        share = torch.cat(shares, 1)
-        latents = latents + share * torch.cat(scales, 1) * wrong
+            scale = torch.cat([scale, self.detail.scale(quality)], 1)
+        latents = latents + share * scale * wrong
         return torch.cat([latents, torch.cat(noises, 1) * (1 + share)], 1) if noises else latents
+
+    def shares(self, wrong: Tensor, evidence: tuple[Tensor, Tensor], quality: Tensor) -> Tensor:
+        """What :class:`Feedback` takes of each component (B, N + E, h, w) of a difference."""
+        n = self.scale.log_ends.shape[1]
+        share = self.feedback(wrong[:, :n], evidence, quality)
+        if self.detail is None:
+            return share
+        return torch.cat([share, self.detail.feedback(wrong[:, n:], evidence, quality)], 1)
 
 
 #: Rows of a latent whose patches are in memory at a time where no derivative needs them.

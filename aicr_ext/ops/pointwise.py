@@ -18,7 +18,7 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry, register_fl
 from .autocast import autocast_dtype
 from .pointwise_tiles import multiplies
 
-__all__ = ["has_onednn", "is_traced", "pointwise_convolution"]
+__all__ = ["alone_wants_gradient", "has_onednn", "is_traced", "pointwise_convolution"]
 
 
 def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -34,7 +34,8 @@ def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None)
 
     Returns:
         (B, D, H, W). On a CPU its bits do not depend on the number of threads, in float32 and the lower dtypes, if
-        torch has oneDNN (``torch.backends.mkldnn``); without it this is the plain convolution.
+        torch has oneDNN (``torch.backends.mkldnn``); without it this is the plain convolution. Nor do those of its
+        derivative by ``x`` in float32, if ``x`` alone wants one.
 
     Autocast and derivatives are those of the plain convolution, which is also what ``torch.compile``, ``torch.export``,
     tracing, the transforms of ``torch.func`` and forward-mode derivatives get.
@@ -49,7 +50,10 @@ def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None)
         x = x.expand(-1, -1, -1, 2)
     x = x.contiguous(memory_format=torch.channels_last)
     if x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") and has_onednn():
-        out = torch.ops.aten.mkldnn_convolution(x, weight, bias, [0, 0], [1, 1], [1, 1], 1)
+        if alone_wants_gradient(x, weight, bias):
+            out = _OfInput.apply(x, weight, bias)
+        else:
+            out = torch.ops.aten.mkldnn_convolution(x, weight, bias, [0, 0], [1, 1], [1, 1], 1)
     else:
         out = F.conv2d(x, weight, bias)
     return out if out.shape[3] == width else out[..., :width]
@@ -61,6 +65,27 @@ def _has_tiles(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         return False
     inputs = (x, weight) if bias is None else (x, weight, bias)
     return not torch.is_grad_enabled() or not any(t.requires_grad for t in inputs)
+
+
+def alone_wants_gradient(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether a derivative is wanted, by the map and not by the parameters."""
+    if not (torch.is_grad_enabled() and x.requires_grad) or weight.requires_grad:
+        return False
+    return bias is None or not bias.requires_grad
+
+
+class _OfInput(torch.autograd.Function):
+    """The convolution, whose derivative is one, too: torch's own takes other orders of sums with other threads."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        return torch.ops.aten.mkldnn_convolution(x, weight, bias, [0, 0], [1, 1], [1, 1], 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        return pointwise_convolution(gradient, weight.transpose(0, 1)), None, None
 
 
 def is_traced(x: Tensor) -> bool:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from aicr_ext.codec.checkpoint import export_weights, load_model
 from aicr_ext.model.aicr import AICR
+from aicr_ext.model.scale import lambda_of
 from aicr_ext.train.data import load_images
-from aicr_ext.train.losses import lambda_of, rate_distortion_loss
+from aicr_ext.train.losses import rate_distortion_loss
 from aicr_ext.train.options import TrainingOptions
 from aicr_ext.train.start import fits
 from aicr_ext.train.validation import split, trials

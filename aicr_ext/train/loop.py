@@ -19,10 +19,11 @@ from aicr_ext.model.aicr import AICR, Output
 from aicr_ext.model.config import get_config
 from aicr_ext.model.initialise import initialise, initialise_detail, initialise_linear
 from aicr_ext.model.precision import autocast, resolve_precision
+from aicr_ext.model.scale import lambda_of
 from aicr_ext.train.data import Batch, Batches, draw_qualities, load_images, patch_statistics, principal_components
 from aicr_ext.train.feed import Feed, Request
 from aicr_ext.train.journal import Journal
-from aicr_ext.train.losses import guidance_term, lambda_of, rate_distortion_loss
+from aicr_ext.train.losses import guidance_term, rate_distortion_loss
 from aicr_ext.train.machine import Signals, prepare_gpu
 from aicr_ext.train.optimisers import build_optimiser
 from aicr_ext.train.options import TrainingOptions

@@ -8,15 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from aicr_ext.model.config import QUALITIES
-
-__all__ = ["guidance_term", "lambda_of", "rate_distortion_loss"]
-
-
-def lambda_of(quality: Tensor, ends: tuple[float, float]) -> Tensor:
-    """The rate-distortion trade-off of quality indexes: geometric between the two end values."""
-    low, high = math.log(ends[0]), math.log(ends[1])
-    return torch.exp(low + (high - low) * quality.float() / (QUALITIES - 1))
+__all__ = ["guidance_term", "rate_distortion_loss"]
 
 
 def rate_distortion_loss(
