@@ -48,6 +48,8 @@ KINDS = {
     "gaussian_noise": "Gaussian noise",
     "jpeg": "JPEG",
 }
+#: What aicr-t with a search of ten steps is called.
+SEARCHED = "aicr-t:effort=10"
 #: Whose points stand in the tables of noise, and that of pictures that others degraded.
 QUALITIES, QUALITY = ("0", "31", "63"), "48"
 
@@ -125,16 +127,51 @@ def clean_differences(results: Path) -> str:
     return _lines(("against", "aicr-t: BD-rate", "BD-PSNR", "BD-rate by MS-SSIM", "aicr-t-clean: BD-rate"), rows)
 
 
-def _noise_rows(of: Evaluation, shown: Sequence[str], rivals: Sequence[str], called: Callable[[str], str]) -> list:
-    """The table's row of each degradation: the input, points of the codecs shown, differences to the rivals."""
+def searched(results: Path) -> str:
+    of = Evaluation(results / "kodak")
+    names = (("bpp", 3), ("psnr", 2), ("ms_ssim_db", 2))
+    rows = []
+    for plain, found in zip(of.points(codec="aicr-t"), of.points(codec=SEARCHED), strict=True):
+        row = [plain["quality"]]
+        for point in (plain, found):
+            row += [f"{float(point[name]):.{digits}f}" for name, digits in names]
+        rows.append([*row, f"{100 * (float(found['bpp']) / float(plain['bpp']) - 1):+.1f} %"])
+    points = ("bpp", "PSNR dB", "MS-SSIM dB")
+    return _lines(("quality", *points, *(f"effort 10: {points[0]}", *points[1:]), "size"), rows, left=())
+
+
+def searched_differences(results: Path) -> str:
+    of = Evaluation(results / "kodak")
+    rows = []
+    for name, called in {"aicr-t": "aicr-t, effort 0", **AGAINST}.items():
+        ours = {"codec": SEARCHED, "against": name}
+        rate, psnr, similarity = (of.difference(c, **ours) for c in ("bd_rate", "bd_psnr", "bd_rate_ms_ssim"))
+        rows.append([called, _signed(rate, 1, " %"), _signed(psnr, 2, " dB"), _signed(similarity, 1, " %")])
+    return _lines(("against", "effort 10: BD-rate", "BD-PSNR", "BD-rate by MS-SSIM"), rows)
+
+
+def searched_noise(results: Path) -> str:
+    of = Evaluation(results / "noise-searched")
+    rows = [
+        [name, *rest[1:]] for name, *rest in _noise_rows(of, (SEARCHED,), ("aicr-t", *RIVALS[1:]), str, codec=SEARCHED)
+    ]
+    rows.sort(key=lambda row: int(row[0]))
+    head = ("\N{GREEK SMALL LETTER SIGMA}", "effort 10", "vs effort 0", *VERSUS[1:])
+    return _lines(head, rows, left=(0, 1))
+
+
+def _noise_rows(
+    of: Evaluation, shown: Sequence[str], rivals: Sequence[str], called: Callable[[str], str], codec: str = "aicr-t"
+) -> list:
+    """The table's row of each degradation: the input, points of the codecs shown, differences of one to the rivals."""
     rows = []
     for degradation in of.values("degradation"):
         (given,) = of.points(degradation=degradation, codec="input")
         row = [called(degradation.partition("=")[2]), f"{float(given['psnr']):.2f}"]
-        for codec in shown:
-            points = [p for p in of.points(degradation=degradation, codec=codec) if p["quality"] in QUALITIES]
+        for name in shown:
+            points = [p for p in of.points(degradation=degradation, codec=name) if p["quality"] in QUALITIES]
             row.append(", ".join(f"{float(p['bpp']):.2f}/{float(p['psnr']):.2f}" for p in points))
-        ours = {"degradation": degradation, "codec": "aicr-t"}
+        ours = {"degradation": degradation, "codec": codec}
         row += [_signed(of.difference("bd_psnr", **ours, against=rival), 2) for rival in rivals]
         rows.append(row)
     return rows
@@ -189,7 +226,17 @@ def pairs(results: Path) -> str:
 
 def tables(results: Path = RESULTS) -> list[str]:
     """In the order of the page."""
-    made = (clean_points, clean_differences, noise, raw_noise, kinds, pairs)
+    made = (
+        clean_points,
+        clean_differences,
+        searched,
+        searched_differences,
+        searched_noise,
+        noise,
+        raw_noise,
+        kinds,
+        pairs,
+    )
     return [table(results) for table in made]
 
 

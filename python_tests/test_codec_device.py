@@ -272,6 +272,17 @@ class TestOnAGPU:
             torch.testing.assert_close(picture, there.decompress(data).cpu(), rtol=0, atol=0.02)
             assert (picture - codec.decompress(same)).abs().mean() < 0.005
 
+    def test_a_search_there_is_worth_as_much(self, codec, there, photos):
+        """Of pictures together; the files decode on the CPU."""
+        plain, ours, theirs = (
+            c.compress(photos, quality=50, effort=e) for c, e in ((codec, 0), (codec, 4), (there, 4))
+        )
+        for before, same, data in zip(plain, ours, theirs, strict=True):
+            assert data != before
+            assert len(data) == pytest.approx(len(same), rel=0.02)
+            assert torch.equal(decoded_latent(codec, data), decoded_latent(there, data).cpu())
+            assert (codec.decompress(data) - codec.decompress(same)).abs().mean() < 0.005
+
     def test_the_same_latent_gives_the_same_bytes(self, codec, there, photos, monkeypatch):
         """Symbols and table indices from z on; that alone is floating point."""
         with torch.no_grad():

@@ -121,6 +121,25 @@ def test_the_energy_of_a_step(model: AICR) -> None:
         torch.testing.assert_close(difference.square().sum((1, 2, 3)), energies[:, channel, 0, 0])
 
 
+@pytest.mark.parametrize("quality", [0, 40])
+def test_the_distortion_is_nearly_a_sum_over_symbols(codec: Codec, photograph: torch.Tensor, quality: int) -> None:
+    """What lets a step know the loss of three values from one derivative."""
+    x, level = codec._padded(photograph[None]), torch.tensor([quality])
+    with torch.no_grad():
+        latents = codec.model.analysis(x, level)
+        means = search._Expected(codec.model, latents).means(latents, search._nearest)
+    decoder = codec.model.synthesis
+    slope = search._slope_of_distortion(decoder, means, level, x)
+    energies, generator = search._energies(decoder, level), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        before = search._squared_error(decoder(means, level), x)
+        for first, last in ((8, 96), (96, codec.model.config.latent), (codec.model.config.latent, means.shape[1])):
+            away = torch.zeros_like(means)
+            away[:, first:last] = torch.randn(away[:, first:last].shape, generator=generator).sign() / 2
+            grown = search._squared_error(decoder(means + away, level), x) - before - (slope * away).sum()
+            assert float(grown) == pytest.approx(float((energies * away.square()).sum()), rel=0.35)
+
+
 def test_the_slope_of_bits_is_that_of_all_but_their_own(model: AICR) -> None:
     torch.manual_seed(0)
     n = model.config.latent

@@ -92,8 +92,9 @@ def search(
     of distortion and bits at the mean of all. With them the expected loss is known for each of the three, because the
     linear shortcut is nearly orthogonal and the distortion nearly quadratic: the curvature of a component is the energy
     that it adds to the picture, and there is hardly any between components. Each symbol takes the three as often as
-    Boltzmann's distribution of their losses says, and its mean moves there, part of the way (mean-field annealing). In
-    the end symbols are the whole numbers next to their means. Not part of the published codec.
+    Boltzmann's distribution of their losses says, and its mean moves there, part of the way (mean-field annealing). The
+    hyper analysis sees the means of the first step, and z stays. In the end symbols are the whole numbers next to their
+    means. Not part of the published codec.
 
     Args:
         latents: what the analysis gives (B, N + E or more, h, w).
@@ -106,18 +107,21 @@ def search(
         and z (B, Z, ceil(h/4), ceil(w/4)), whole numbers, which they have to be coded with. A picture for which the
         search found nothing better keeps the latents that rounding gives.
     """
-    expected = _Expected(model, latents)
+    before = expected = _Expected(model, latents)
     price = lambda_of(quality, model.config.lambdas)[:, None, None, None]
     curvature = _CURVATURE * price * _energies(model.synthesis, quality)
 
-    def loss(at: Tensor) -> Tensor:
+    def loss(expected: _Expected, at: Tensor) -> Tensor:
         mean, log_scale = expected(expected.channels(at))
         distortion = _squared_error(decoder(at, quality), target)
-        return _total(gaussian_bits(at - mean, log_scale)) + price.flatten() * distortion
+        bits = _total(gaussian_bits(at - mean, log_scale)) + _total(model.hyper_prior.bits(expected.z))
+        return bits + price.flatten() * distortion
 
     rounded = means = expected.means(latents, quantised)
     movement = torch.zeros_like(means)
     for step in range(steps):
+        if step == 1:
+            expected = _Expected(model, _without_noise(model, means))
         part = step / max(1, steps - 1)
         rate, temperature = (first ** (1 - part) * last**part for first, last in (_RATES, _TEMPERATURES))
         slope = price * _slope_of_distortion(decoder, means, quality, target)
@@ -129,12 +133,13 @@ def search(
             moving += _towards(*of_rows, curvature, temperature)
         means = means + rate * movement
     found = expected.means(_without_noise(model, means), _nearest)
-    better = loss(found) < loss(rounded)
-    return _without_noise(model, torch.where(better[:, None, None, None], found, rounded)), expected.z
+    better = (loss(expected, found) < loss(before, rounded))[:, None, None, None]
+    found, z = torch.where(better, found, rounded), torch.where(better, expected.z, before.z)
+    return _without_noise(model, found), z
 
 
 class _Expected:
-    """What the priors expect of latents with the z of what the analysis gives (B, N + E or more, h, w)."""
+    """What the priors expect of latents, with the z of these (B, N + E or more, h, w)."""
 
     def __init__(self, model: AICR, latents: Tensor) -> None:
         self._model = model
