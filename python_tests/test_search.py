@@ -201,6 +201,26 @@ def test_a_search_that_finds_nothing_changes_nothing(model: AICR, monkeypatch: p
     assert torch.equal(kept_z, z)
 
 
+def test_a_search_that_finds_nothing_is_made_once_more(model: AICR, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By slower means, of the pictures that need it."""
+    x, calls, towards = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0)), [], search._towards
+    (rounded, _), (first, _) = found(model, x, 0), found(model, x, 20)
+
+    def astray(residual: torch.Tensor, *others: object) -> torch.Tensor:
+        calls.append(1)
+        moved = towards(residual, *others)
+        if len(calls) <= 20:
+            moved[1] = 50 * torch.randn_like(moved[1])
+        return moved
+
+    monkeypatch.setattr(search, "_towards", astray)
+    again, _ = found(model, x, 20)
+    assert len(calls) == 40
+    assert torch.equal(again[0], first[0])
+    assert not torch.equal(again[1], rounded[1])
+    assert not torch.equal(again[1], first[1])
+
+
 def test_what_is_found_is_what_is_coded(model: AICR, monkeypatch: pytest.MonkeyPatch) -> None:
     """The integers of the codec round what is whole beyond their own means to the same numbers."""
     monkeypatch.setattr("aicr_ext.codec.codec.has_bfloat16", lambda device: False)

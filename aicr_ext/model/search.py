@@ -31,8 +31,9 @@ class Decoder(Protocol):
 
 
 # Of the first and the last step, chosen on photographs that training kept out: by how much of the way each mean moves,
-# and the temperature in bits. A share of the last movement goes on. In between both are geometric.
-_RATES, _TEMPERATURES, _MOMENTUM = (0.2, 0.1), (0.3, 0.2), 0.5
+# and the temperature in bits. A share of the last movement goes on. In between both are geometric. Where that finds
+# nothing, as it may where little of the picture is kept, slower means do.
+_RATES, _TEMPERATURES, _MOMENTUM = ((0.2, 0.1), (0.05, 0.05)), (0.3, 0.2), 0.5
 # How much of the curvature of the distortion counts that a component would have by itself.
 _CURVATURE = 0.8
 
@@ -104,10 +105,11 @@ def search(
 
     Returns:
         latents (B, N + E or more, h, w), which are whole numbers beyond what the priors expect, with no noise in them;
-        and z (B, Z, ceil(h/4), ceil(w/4)), whole numbers, which they have to be coded with. A picture for which the
-        search found nothing better keeps the latents that rounding gives.
+        and z (B, Z, ceil(h/4), ceil(w/4)), whole numbers, which they have to be coded with. For a picture for which it
+        found nothing better the search is made again, slower; if that finds nothing, either, it keeps the latents that
+        rounding gives.
     """
-    before = expected = _Expected(model, latents)
+    before = _Expected(model, latents)
     price = lambda_of(quality, model.config.lambdas)[:, None, None, None]
     curvature = _CURVATURE * price * _energies(model.synthesis, quality)
 
@@ -117,25 +119,34 @@ def search(
         bits = _total(gaussian_bits(at - mean, log_scale)) + _total(model.hyper_prior.bits(expected.z))
         return bits + price.flatten() * distortion
 
-    rounded = means = expected.means(latents, quantised)
-    movement = torch.zeros_like(means)
-    for step in range(steps):
-        if step == 1:
-            expected = _Expected(model, _without_noise(model, means))
-        part = step / max(1, steps - 1)
-        rate, temperature = (first ** (1 - part) * last**part for first, last in (_RATES, _TEMPERATURES))
-        slope = price * _slope_of_distortion(decoder, means, quality, target)
-        mean, log_scale, slope_of_bits = expected.slopes(means)
-        expected.channels(slope).add_(slope_of_bits)
-        movement *= _MOMENTUM
-        parts = zip(*(t.split(_ROWS, 2) for t in (movement, means - mean, log_scale, slope)), strict=True)
-        for moving, *of_rows in parts:
-            moving += _towards(*of_rows, curvature, temperature)
-        means = means + rate * movement
-    found = expected.means(_without_noise(model, means), _nearest)
-    better = (loss(expected, found) < loss(before, rounded))[:, None, None, None]
-    found, z = torch.where(better, found, rounded), torch.where(better, expected.z, before.z)
-    return _without_noise(model, found), z
+    def anneal(rates: tuple[float, float]) -> tuple[_Expected, Tensor]:
+        expected, means, movement = before, rounded, torch.zeros_like(rounded)
+        for step in range(steps):
+            if step == 1:
+                expected = _Expected(model, _without_noise(model, means))
+            part = step / max(1, steps - 1)
+            rate, temperature = (first ** (1 - part) * last**part for first, last in (rates, _TEMPERATURES))
+            slope = price * _slope_of_distortion(decoder, means, quality, target)
+            mean, log_scale, slope_of_bits = expected.slopes(means)
+            expected.channels(slope).add_(slope_of_bits)
+            movement *= _MOMENTUM
+            parts = zip(*(t.split(_ROWS, 2) for t in (movement, means - mean, log_scale, slope)), strict=True)
+            for moving, *of_rows in parts:
+                moving += _towards(*of_rows, curvature, temperature)
+            means = means + rate * movement
+        return expected, expected.means(_without_noise(model, means), _nearest)
+
+    rounded = before.means(latents, quantised)
+    least, best, z = loss(before, rounded), rounded, before.z
+    done = torch.zeros_like(least, dtype=torch.bool)
+    for rates in _RATES if steps else ():
+        expected, found = anneal(rates)
+        better = (loss(expected, found) < least) & ~done
+        best, z = (torch.where(better[:, None, None, None], *pair) for pair in ((found, best), (expected.z, z)))
+        done |= better
+        if done.all():
+            break
+    return _without_noise(model, best), z
 
 
 class _Expected:
