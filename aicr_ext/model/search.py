@@ -102,6 +102,7 @@ def search(
         target: pictures (B, 3, H, W) to be shown, as :func:`restored` makes them. What is beyond them is padding.
         quality: (B,).
         steps: each takes a decoding and its derivative.
+        decoder: how the synthesis shows latents.
 
     Returns:
         latents (B, N + E or more, h, w), which are whole numbers beyond what the priors expect, with no noise in them;
