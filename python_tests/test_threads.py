@@ -115,6 +115,16 @@ def test_derivatives_by_the_map_do_not_depend_on_threads(size, kernel, padding):
         assert torch.equal(steady(x, weight, bias), found[0][0])
 
 
+def test_derivatives_by_a_map_with_more_padding_than_kernel():
+    x, weight = draw(2, 6, 4, 5).requires_grad_(), draw(3, 6, 1, 1)
+    for padding in ((1, 0), (2, 2)):
+        found, plain = (
+            torch.autograd.grad(out.square().sum(), x)[0]
+            for out in (steady_convolution(x, weight, None, (1, 1), padding), F.conv2d(x, weight, padding=padding))
+        )
+        torch.testing.assert_close(found, plain)
+
+
 @requires_onednn
 def test_derivatives_of_derivatives_by_the_map():
     x = draw(1, 3, 4, 5).double().float().requires_grad_()

@@ -224,9 +224,11 @@ class Codec:
     @cached_property
     def _decoder(self) -> Decoder:
         """The synthesis that a search looks at, in the precision of feedback."""
-        synthesis = copy.deepcopy(self.model.synthesis).requires_grad_(False)
-        low = self.precision == "bfloat16" or isinstance(self._seen, InBfloat16)
-        return InBfloat16(synthesis) if low else synthesis
+        if isinstance(self._seen, InBfloat16):
+            return self._seen
+        if self.precision == "bfloat16":
+            return InBfloat16(self.model.synthesis)
+        return copy.deepcopy(self.model.synthesis).requires_grad_(False)
 
     def _check_weights(self, header: container.Header) -> None:
         expected = self.weight_hash[: len(header.weight_hash)]

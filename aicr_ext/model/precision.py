@@ -67,7 +67,7 @@ class InBfloat16:
     """
 
     def __init__(self, synthesis: nn.Module) -> None:
-        self._network = with_cast_weights(synthesis, "bfloat16")
+        self._network = with_cast_weights(synthesis, "bfloat16").requires_grad_(False)
         #: Of a difference; in float32.
         self.components: Callable[[Tensor], Tensor] = synthesis.components
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .pointwise import alone_wants_gradient, has_onednn, is_traced
+from .pointwise import OfMapAlone, alone_wants_gradient, has_onednn, is_traced
 
 __all__ = ["steady_convolution"]
 
@@ -33,13 +31,14 @@ def steady_convolution(
 
     Returns:
         (B, D, H', W'). Without oneDNN (``torch.backends.mkldnn``), under autocast, in other dtypes, in graphs and with
-        gradients this is the plain convolution; but where ``x`` alone wants a gradient and no stride is taken, that is
-        a convolution of this kind, too.
+        gradients this is the plain convolution; but where ``x`` alone wants a gradient, there is no stride and less
+        padding than kernel, that is a convolution of this kind, too.
     """
-    of_input = stride == (1, 1) and alone_wants_gradient(x, weight, bias)
+    of_map = stride == (1, 1) and all(p < side for p, side in zip(padding, weight.shape[2:], strict=True))
+    of_map = of_map and alone_wants_gradient(x, weight, bias)
     if (
         is_traced(x)
-        or (torch.is_grad_enabled() and not of_input)
+        or (torch.is_grad_enabled() and not of_map)
         or forward_ad._current_level >= 0
         or x.device.type != "cpu"
         or not x.dtype == weight.dtype == torch.float32
@@ -49,23 +48,6 @@ def steady_convolution(
     ):
         return F.conv2d(x, weight, bias, stride, padding)
     x = x.contiguous(memory_format=torch.channels_last)
-    if of_input:
-        return _OfInput.apply(x, weight, bias, padding)
+    if of_map:
+        return OfMapAlone.apply(x, weight, bias, padding)
     return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, (1, 1), 1)
-
-
-class _OfInput(torch.autograd.Function):
-    """The convolution without strides, whose derivative is one, too."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
-        ctx.save_for_backward(weight)
-        ctx.padding = padding
-        return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, (1, 1), (1, 1), 1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (weight,) = ctx.saved_tensors
-        rows, cols = (side - 1 - p for side, p in zip(weight.shape[2:], ctx.padding, strict=True))
-        mirrored = weight.flip(2, 3).transpose(0, 1)
-        return steady_convolution(gradient, mirrored, None, (1, 1), (rows, cols)), None, None, None

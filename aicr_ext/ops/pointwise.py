@@ -18,7 +18,7 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry, register_fl
 from .autocast import autocast_dtype
 from .pointwise_tiles import multiplies
 
-__all__ = ["alone_wants_gradient", "has_onednn", "is_traced", "pointwise_convolution"]
+__all__ = ["OfMapAlone", "alone_wants_gradient", "has_onednn", "is_traced", "pointwise_convolution"]
 
 
 def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -51,7 +51,7 @@ def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None)
     x = x.contiguous(memory_format=torch.channels_last)
     if x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") and has_onednn():
         if alone_wants_gradient(x, weight, bias):
-            out = _OfInput.apply(x, weight, bias)
+            out = OfMapAlone.apply(x, weight, bias, (0, 0))
         else:
             out = torch.ops.aten.mkldnn_convolution(x, weight, bias, [0, 0], [1, 1], [1, 1], 1)
     else:
@@ -74,18 +74,25 @@ def alone_wants_gradient(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool
     return bias is None or not bias.requires_grad
 
 
-class _OfInput(torch.autograd.Function):
-    """The convolution, whose derivative is one, too: torch's own takes other orders of sums with other threads."""
+class OfMapAlone(torch.autograd.Function):
+    """oneDNN's convolution without strides, padded by less than its kernel, whose derivative by the map is one, too.
+
+    Torch's own derivative takes other orders of sums with other numbers of threads.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(weight)
-        return torch.ops.aten.mkldnn_convolution(x, weight, bias, [0, 0], [1, 1], [1, 1], 1)
+        ctx.padding = padding
+        return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, (1, 1), (1, 1), 1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (weight,) = ctx.saved_tensors
-        return pointwise_convolution(gradient, weight.transpose(0, 1)), None, None
+        padding = tuple(side - 1 - p for side, p in zip(weight.shape[2:], ctx.padding, strict=True))
+        mirrored = weight.flip(2, 3).transpose(0, 1)
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        return OfMapAlone.apply(gradient, mirrored, None, padding), None, None, None
 
 
 def is_traced(x: Tensor) -> bool:
